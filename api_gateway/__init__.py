@@ -1,1 +1,1 @@
-"""The gateway: takes bids over HTTP, decides them in Redis, relays their events to JetStream."""
+"""The gateway: takes bids over HTTP and WebSockets, decides them in Redis, relays their events to JetStream."""

@@ -44,16 +44,24 @@ from shared.read_cache.cache import ReadCache
 class Context:
     """The open resources of one gateway.
 
-    ``pages``: from where a request may come. ``access``: who may call what. ``rates``, ``body_bytes``: how much they
-    may. ``ration``, ``sign_in_ration``: how many feed tickets and links are given out. ``insiders``: who is told how
-    the gateway is doing. ``fetched_keys``: those of tokens, where they are fetched.
-    ``revoking``: revokes tokens; None where there are none.
-    ``api_keys``: gives tokens for them; None where there are none.
-    ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises; None where
-    the commit in Redis is all that it promises. ``cache``: of closed items; None where they are read without one.
-    ``images``: of lots. ``bid_seconds``: how long decided bids took. ``parts``: how the other services are;
-    ``hot_items``: where bids come fast. ``watch_lists``: of those who sign in. ``traces``: of sampled bids; None where
-    none are.
+    Attributes:
+        pages: from where a request may come.
+        access: who may call what.
+        rates, body_bytes: how much a caller may ask for, and send.
+        ration, sign_in_ration: how many feed tickets and links are given out.
+        insiders: who is told how the gateway is doing.
+        fetched_keys: those of tokens, where they are fetched.
+        revoking: revokes tokens; None where there are none.
+        api_keys: gives tokens for them; None where there are none.
+        secure: ``secure(shard)`` returns when all that the shard has decided is as safe as an acknowledgement promises;
+            None where the commit in Redis is all that it promises.
+        cache: of closed items; None where they are read without one.
+        images: of lots.
+        bid_seconds: how long decided bids took.
+        parts: how the other services are.
+        hot_items: where bids come fast.
+        watch_lists: of those who sign in.
+        traces: of sampled bids; None where none are.
     """
 
     settings: Settings

@@ -1,7 +1,7 @@
 """The endpoints that are called all the time, answered without ASGI (:mod:`shared.http.protocols.direct`): a bid, one
 item, and a new item.
 
-What is not plain takes the other road to the same functions: bids by ``hot_path.py``, the others by
+Requests that are not plain take the other road to the same functions: bids by ``hot_path.py``, the others by
 ``routes/items.py``.
 """
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES_MAX: Final = BID_BYTES_MAX
 """Largest body that comes this way. Larger ones, of new items, go to the framework, which counts the bytes that it
-holds for all clients; these are bounded by the connections."""
+holds for all clients; here the number of connections bounds them."""
 _ITEMS: Final = b"/api/v1/items"
 _PREFIX: Final = _ITEMS + b"/"
 # Other spellings of an id, such as percent-encoded ones, are for the framework.
@@ -159,7 +159,7 @@ class DirectRoad:
 
 
 def _admit(call: str, request: DirectRequest, *, changes: bool = True) -> None:
-    """Whether the caller may do this at all, and now: found out before the body comes."""
+    """Refuse the request before its body comes, if the caller may not do this or has asked for too much."""
     context: Context = request.state["context"]
     try:
         if changes:
@@ -205,7 +205,7 @@ async def _read_absent(
 
 
 async def _create_with_images(context: Context, item: NewItem, location: bytes, request: DirectRequest) -> None:
-    """An item whose images are to be looked for, in threads."""
+    """Create an item with images; threads look for the images."""
 
     async def create() -> tuple[int, bytes]:
         return 201, msgspec.json.encode(public_item(await create_item(context, item)))
@@ -214,7 +214,7 @@ async def _create_with_images(context: Context, item: NewItem, location: bytes, 
 
 
 async def _tell(request: DirectRequest, answer: Coroutine[None, None, tuple[int, bytes]], headers: bytes = b"") -> bool:
-    """Whether it is no problem."""
+    """Send an answer, or a problem where it fails. Returns whether it was no problem."""
     try:
         status, body = await answer
     except BiddingError as error:
@@ -228,7 +228,7 @@ async def _tell(request: DirectRequest, answer: Coroutine[None, None, tuple[int,
 
 
 def _fail(request: DirectRequest, trace_id: str = "") -> None:
-    """Within the handler of what went wrong."""
+    """Log the error and answer the request. Call it while the exception is being handled."""
     found = _BID.fullmatch(request.target) or _ITEM.fullmatch(request.target)
     permit = request.admitted
     who = permit.principal.user_id if isinstance(permit, Permit) and permit.principal is not None else ""
@@ -244,7 +244,7 @@ def _refuse(request: DirectRequest, error: BiddingError) -> None:
 
 
 def _near(request: DirectRequest) -> bytes:
-    """Headers that say how little may still be asked for, where that is so."""
+    """Headers that say how little the caller may still ask for; none while that is enough."""
     return _lines(_permit_of(request).account.near or {})
 
 

@@ -107,7 +107,7 @@ class HotPath:
                 permit = context.permit(PLACE_BID, scope["headers"], peer_of(scope))
                 key = idempotency_key(scope["headers"])
                 sent = await self._read(receive)
-                # Else whoever holds back the last byte would be believed for as long as a body may take.
+                # Otherwise a caller who holds back the last byte would be believed for as long as a body may take.
                 context.access.check_again(permit)
                 if item_id not in context.items.known:
                     check_item_id(item_id)
@@ -160,7 +160,7 @@ def check_item_id(item_id: str) -> None:
 
 
 async def decide(context: Context, item_id: str, sent: SentBid) -> tuple[int, bytes]:
-    """Decide a bid, all of which that can be wrong without knowing the item was checked; status and body of its answer.
+    """Decide a bid that was checked as far as that is possible without its item. Returns status and body of the answer.
 
     Raises:
         BiddingError: it is malformed, or cannot be decided now.
@@ -175,7 +175,7 @@ async def decide(context: Context, item_id: str, sent: SentBid) -> tuple[int, by
             closed = await items.surely_left(item_id)
             if closed is not None:
                 return await _answer_closed(items, closed, sent.pending(item_id, exponent_of(closed.terms.currency)))
-            # It may have come back while the archive was asked.
+            # The item may have come back while the archive was asked.
             exponent = await items.find_exponent(item_id)
         if exponent is None:
             # An item that is opened by its first bid has the default currency; a bid that is malformed in it must
@@ -240,7 +240,7 @@ def _check(sent: BidRequest, permit: Permit) -> None:
     own_id = permit.own_id
     if own_id is not None:
         if sent.user_id != own_id:
-            # It is left out, or somebody else's.
+            # The request leaves the user out, or names somebody else, which raises.
             sent.user_id = permit.user(None if sent.user_id is msgspec.UNSET else sent.user_id, "user_id") or ""
     elif sent.user_id is msgspec.UNSET:
         raise InvalidInput(f"Object missing required field `user_id`; send for example {_EXAMPLE}")
@@ -272,7 +272,7 @@ class SentBid(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, body: bytes, header_key: str | None, permit: Permit) -> SentBid:
-        """The bid in a body. Raises as :meth:`of`, and InvalidInput where the body is none of a bid."""
+        """The bid in a body. Raises as :meth:`of`, and InvalidInput where the body is not that of a bid."""
         return cls.of(decode_body(_decoder, body, _EXAMPLE), permit, header_key)
 
     @classmethod

@@ -52,7 +52,7 @@ def main() -> None:
             head_bytes_max=settings.head_bytes_max,
             timeout_s=settings.body_timeout_s,
             answers_silence=True,
-            # What a page of another origin asks for has headers in its answer that are not known there.
+            # Only the ASGI application adds the headers that the answer to a page of another origin needs.
             left_headers={b"origin"} if settings.origins else (),
             patient_targets=(images.PATH.encode(),),
             patient_s=images.UPLOAD_S,

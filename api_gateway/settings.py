@@ -212,7 +212,7 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
             raise ValueError("OPEN_CATALOGUE must be false with AUTH_MODE=jwt: with it, anybody's GET creates an item")
         if self.open_identity:
             raise ValueError("OPEN_IDENTITY must be false with AUTH_MODE=jwt: tokens say who calls")
-        # What signs here must sign nothing else, also what did so before.
+        # A secret that signs here must sign nothing else, and neither must a secret that it replaces.
         owners = ("auth_hs256_secret", "feed_token_secret", "api_key_secret")
         secrets = [name + suffix for name in owners for suffix in ("", "_also")]
         check_distinct({name.upper(): getattr(self, name).get_secret_value() for name in secrets})

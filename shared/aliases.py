@@ -1,12 +1,12 @@
 """Aliases, the public names of bidders: stable within an item, not linkable between items, not reversible without the
 secret. An alias is two words and a number, such as ``amber-heron-417``, so that people can tell it apart and say it.
 
-With ``AUTH_MODE=jwt`` they are all that the public is told of bidders (:func:`public_id`); the bidder alone is told
-which alias is theirs, by the private channel of the live feed.
+With ``AUTH_MODE=jwt`` the public sees bidders by their aliases alone (:func:`public_id`). The private channel of the
+live feed tells each bidder which alias is theirs.
 
-While ``ALIAS_SECRET`` is being replaced, items keep the secret under which they were created: those from before
-``ALIAS_SECRET_SINCE`` are named by ``ALIAS_SECRET_ALSO``. When an item was created is in Redis, in its event and in the
-archive, so all services tell the same name without keeping anything for it.
+While ``ALIAS_SECRET`` is being replaced, an item keeps the secret that held when it was created: items from before
+``ALIAS_SECRET_SINCE`` use ``ALIAS_SECRET_ALSO``. Redis, the item's event and the archive all have the time of its
+creation, so all services make the same alias without keeping anything for it.
 
 The settings are read once per process: all services must make the same alias, and the pure functions that make public
 views and frames are called from many places.
@@ -27,7 +27,7 @@ DEFAULT_SECRET: Final = "local-development"
 """For local use and tests: aliases made with it can be guessed by trying user ids."""
 
 PATTERN: Final = r"^[a-z]{3,8}-[a-z]{3,8}-[1-9][0-9]{2}$"
-"""What every alias matches."""
+"""A regular expression that every alias matches."""
 
 
 class AliasSettings(EnvironmentSettings):
@@ -35,11 +35,11 @@ class AliasSettings(EnvironmentSettings):
 
     Attributes:
         alias_secret: keys the aliases.
-        alias_secret_also, alias_secret_since: the key that it replaces, by which items are named that were created
-            before that instant.
+        alias_secret_also, alias_secret_since: the key that it replaces, and since when: items from before that instant
+            keep the old key.
         auth_mode: with ``jwt`` the public is shown aliases alone.
-        feed_token_secret, auth_hs256_secret: what else has a secret here, and those that they replace; it must be
-            another one.
+        feed_token_secret, auth_hs256_secret: the other secrets, and those that they replace; the secrets of aliases
+            must differ from all of them.
     """
 
     alias_secret: SecretStr = SecretStr(DEFAULT_SECRET)
@@ -62,7 +62,7 @@ class AliasSettings(EnvironmentSettings):
                 "ALIAS_SECRET must be set with AUTH_MODE=jwt: with the default anybody can find out who is behind an "
                 "alias; `openssl rand -hex 32` makes a good one"
             )
-        # With tokens, a bidder knows an id and its alias, and may try secrets at home.
+        # With tokens, a bidder knows their own id and alias, and may guess the secret offline.
         pair_of(self, "alias_secret", bytes_min=SECRET_BYTES_MIN if self.auth_mode == "jwt" else 1)
         return self
 
@@ -74,8 +74,8 @@ def _settings() -> AliasSettings:
 
 @cache
 def alias_secrets() -> SecretPair:
-    """The secret of aliases, and the one that it replaces. How often that was needed counts names, of open items and
-    of closed ones."""
+    """The secret of aliases, and the one that it replaces. Its count of uses counts the aliases that were made with the
+    replaced one, of open items and of closed ones."""
     return pair_of(_settings(), "alias_secret", bytes_min=1)
 
 
@@ -88,11 +88,11 @@ def alias_of(item_id: str, user_id: str, created_us: int | None) -> str:
     """The bidder's public name on this item, for example ``amber-heron-417``.
 
     Args:
-        created_us: when the item was created, in microseconds of Unix time: it keeps the secret of that moment. None:
-            of an item that is not there yet.
+        created_us: when the item was created, in microseconds of Unix time, which decides the secret. None: the item
+            does not exist yet.
 
-    It is one of 59 million. Two of an item's bidders have the same one in one of 12,000 items with a hundred bidders
-    each, and in one of 120 with a thousand.
+    There are 59 million aliases. Two bidders of an item share one in one of 12,000 items with a hundred bidders each,
+    and in one of 120 with a thousand.
     """
     pair = alias_secrets()
     secret = pair.now() if created_us is None else pair.at(created_us)
@@ -115,8 +115,8 @@ def _hides_ids() -> bool:
 
 @cache
 def naming() -> str:
-    """What the public is told of bidders, as 8 hexadecimal digits: the same where ``AUTH_MODE`` and ``ALIAS_SECRET``
-    are, and what the latter replaces, and when."""
+    """A fingerprint of how the public sees bidders, 8 hexadecimal digits: it is equal where ``AUTH_MODE``,
+    ``ALIAS_SECRET``, the secret that it replaces, and the instant of the change are equal."""
     pair = alias_secrets()
     said = _key(pair.secret) + bytes([_hides_ids()])
     if pair.also:
@@ -125,8 +125,7 @@ def naming() -> str:
 
 
 def public_id(item_id: str, user_id: str, created_us: int | None) -> str:
-    """What the public is told where clients know a user id: that id, and with ``AUTH_MODE=jwt`` the bidder's alias, as
-    of :func:`alias_of`."""
+    """How the public sees a bidder: by the user id, or with ``AUTH_MODE=jwt`` by the alias (:func:`alias_of`)."""
     return alias_of(item_id, user_id, created_us) if _hides_ids() else user_id
 
 

@@ -1,4 +1,4 @@
-"""A dictionary that is bounded in what its values take, for values that can be made anew."""
+"""A dictionary that bounds the bytes of its values, for values that can be made anew."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ V = TypeVar("V")
 
 
 class BoundedDict(Generic[V]):
-    """Values by name. What was put first goes first, where all of them take more than ``bytes_max``."""
+    """Values by name. Where all of them take more than ``bytes_max``, the oldest ones go first."""
 
     def __init__(self, *, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._values: dict[str, tuple[V, int]] = {}
         self.bytes_used = 0
-        """As those who put the values say."""
+        """The sum of the sizes that callers of :meth:`put` gave."""
 
     def __len__(self) -> int:
         return len(self._values)

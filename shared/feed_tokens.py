@@ -37,8 +37,9 @@ class Identity:
     Attributes:
         expires_s: Unix time until which the token is valid.
         sees_maximum: whether the bidder's own maximum may be told.
-        issued_s: Unix time at which the token was issued, or that for which it was given; None where that is not said.
-        token_id: of the token that it was given for.
+        issued_s: Unix time at which the token was issued; of a feed token that the gateway gave in exchange, that of
+        the token of the caller. None where the token does not say.
+        token_id: the `jti` of the token of the caller, in exchange for which it was given.
     """
 
     user_id: str
@@ -63,7 +64,7 @@ class FeedTokenSettings(EnvironmentSettings):
 
     @cached_property
     def feed_token_secrets(self) -> SecretPair:
-        """Both, and how often the one that is being replaced was needed."""
+        """Both secrets, with a count of how often the one that is being replaced was needed."""
         return pair_of(self, "feed_token_secret")
 
 
@@ -83,8 +84,7 @@ def check(secrets: SecretPair, token: str, *, now_s: float | None = None) -> Ide
     """The identity that the token names.
 
     Args:
-        secrets: those of which one has to have signed it.
-        now_s: Unix time; the clock's if not given.
+        secrets: one of these must have signed it. now_s: Unix time; the clock's if not given.
 
     Raises:
         TokenInvalid: there is no secret, or none of them signed it; or the token is expired, for another audience,

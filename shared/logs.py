@@ -23,7 +23,7 @@ LogFormat = Literal["auto", "json", "text"]
 """``auto``: text on a terminal, else JSON."""
 
 STACK_CHARACTERS_MAX: Final = 8_000
-"""Of a traceback: its end, which names what went wrong."""
+"""How much of a traceback is logged: its end, which names what went wrong."""
 _MESSAGE_CHARACTERS_MAX: Final = 4_000
 _FACT_CHARACTERS_MAX: Final = 128
 _FACTS: Final = ("request", "item", "bid", "principal", "trace_id")
@@ -39,7 +39,7 @@ _SECRETS: Final = (
     (re.compile(r"\bbk_[A-Za-z0-9_]{16,}"), "[api key]"),
     # The password in an address.
     (re.compile(r"(?<=://)([^\s:/@]*):[^\s/@]+@"), r"\1:[password]@"),
-    # What an address or a header calls a secret.
+    # A value that an address or a header names as a secret.
     (re.compile(r"(?i)\b(token|secret|password|api[_-]?key)=[^\s&,;'\")]+"), r"\1=[secret]"),
 )
 

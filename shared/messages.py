@@ -211,7 +211,7 @@ class EventBatch(msgspec.Struct, kw_only=True, frozen=True):
 
 
 batch_decoder: Final = msgspec.json.Decoder(EventBatch)
-"""For :func:`decode_any_batch`: messages without what is sealed in them."""
+"""The decoder for :func:`decode_any_batch` that skips what is sealed in a message."""
 _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 

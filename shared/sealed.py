@@ -4,8 +4,8 @@ No event has a hidden maximum or the header key of a bid. Without them an item c
 script writes one record per accepted bid that had one of them, and per struck bid, into the message's list ``sealed``.
 Only the archival worker decodes that list: the decoder of :mod:`shared.messages`, which everybody else uses, skips it.
 
-So it is with rulings on bidders, in the list ``rulings``: nobody but who makes them is told. And with acts of operators
-on the platform itself, in the list ``acts``.
+The list ``rulings`` has rulings on bidders in the same way: only those who make rulings see them. The list ``acts`` has
+acts of operators on the platform itself.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Act(msgspec.Struct, kw_only=True, frozen=True, gc=False):
     """What an operator did to the platform, and to no item or bidder's standing; time in microseconds since 1970.
 
     Attributes:
-        act: ``revoke_tokens`` of a user, or ``revoke_token``. What commands do is not told in messages.
+        act: ``revoke_tokens`` of a user, or ``revoke_token``. Acts by commands are not in messages.
         target: the user, or the ``jti`` of the token.
         reason, by: why, and who did it.
     """

@@ -1,4 +1,5 @@
-"""Secrets of the platform's own, of which two hold while one takes the place of the other (decision 0074).
+"""Secrets of the platform itself, each of which may be a pair while one secret takes the place of the other (decision
+0074).
 
 Of a secret ``X`` there are three settings: ``X`` itself; ``X_ALSO``, which it replaces and which is believed beside it;
 and ``X_SINCE``, the instant at which ``X`` takes over. Until then ``X_ALSO`` is what signs, so that processes which
@@ -18,7 +19,7 @@ from shared.settings import EnvironmentSettings
 from shared.timefmt import from_rfc3339
 
 SECRET_BYTES_MIN: Final = 32
-"""As long as the hash (RFC 7518, section 3.2): shorter ones can be found by trying."""
+"""The length of the hash (RFC 7518, section 3.2): shorter secrets can be found by trying."""
 
 ALSO: Final = "_ALSO"
 SINCE: Final = "_SINCE"
@@ -32,7 +33,7 @@ _GOOD: Final = "`openssl rand -hex 32` makes a good one"
 
 
 def _long_enough(secret: SecretStr) -> SecretStr:
-    """Raises ValueError where there is one that can be found by trying."""
+    """Raises ValueError where a secret is so short that it can be found by trying."""
     if 0 < len(secret.get_secret_value().encode()) < SECRET_BYTES_MIN:
         raise ValueError(f"must have at least {SECRET_BYTES_MIN} bytes; {_GOOD}")
     return secret
@@ -76,14 +77,14 @@ class SecretPair:
         return self.at(int(now_s() * 1_000_000))
 
     def believed(self) -> Iterator[str]:
-        """Those that are believed, the lasting one first; none where there is no secret."""
+        """The secrets that are believed, the lasting one first; none where there is no secret."""
         if self.secret:
             yield self.secret
         if self.also:
             yield self.also
 
     def note(self, secret: str) -> None:
-        """Count that something was believed by this secret."""
+        """Count that this secret was needed to believe something."""
         if self.also and secret == self.also:
             self.also_used += 1
 
@@ -136,7 +137,7 @@ def checked_pair(
 
 
 def check_distinct(values: Mapping[str, str]) -> None:
-    """Who knows one secret must not learn from it what another one protects.
+    """Check that no two secrets are equal: a party that knows one secret must not get what another one protects.
 
     Args:
         values: secrets by their settings; empty ones are not set.
@@ -150,5 +151,5 @@ def check_distinct(values: Mapping[str, str]) -> None:
 
 
 def totals_of(pairs: Iterable[SecretPair]) -> dict[str, float]:
-    """How often each secret that is being replaced was needed, by its setting; nothing of one that stands alone."""
+    """How often each secret that is being replaced was needed, by its setting. Secrets that stand alone are absent."""
     return {pair.name: float(pair.also_used) for pair in pairs if pair.also}

@@ -66,8 +66,8 @@ def without_password(url: str) -> str:
     """The URL with its passwords hidden, for display and logs: also those that nobody should write so.
 
     A password is hidden before ``@`` and in the query, and so is a token of NATS. One that is not percent-encoded makes
-    the URL mean something else: ``redis://:pa#ss@host`` has the host ``:pa``. So what is no plain URL of servers is
-    shown as its scheme and, where that can be told, its host. Nothing is raised.
+    the URL mean something else: ``redis://:pa#ss@host`` has the host ``:pa``. So of a text that is no plain URL of
+    servers only the scheme is shown and, where it can be told, the host. Nothing is raised.
     """
     if not url:
         return ""

@@ -26,7 +26,7 @@ def _in_capitals(value: object) -> object:
 
 
 def _checked_redis_url(url: str) -> str:
-    """Raises ValueError where it says that it is the URL of a cluster, and is none."""
+    """Raises ValueError where it has the scheme of a cluster and is not the URL of one."""
     if is_cluster_url(url):
         ClusterUrl.parse(url)
     return url
@@ -40,7 +40,7 @@ LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], B
 
 
 class _File(DotEnvSettingsSource):
-    """The `.env`, but not for what the environment has and leaves empty: that is the default."""
+    """The `.env`, without what the environment has as an empty value: that is the default."""
 
     @override
     def __call__(self) -> dict[str, Any]:

@@ -51,11 +51,11 @@ async def in_background(work: Mapping[str, Work], *, keeps_state: bool) -> Async
 
 
 async def supervised(work: Work, name: str, *, keeps_state: bool, may_end: Callable[[], bool] = lambda: False) -> None:
-    """Run ``work`` until this is cancelled, or until it ends when it may; what else ends it is a defect.
+    """Run ``work`` until this is cancelled, or until it ends when it may; any other end is a defect.
 
     Args:
         keeps_state: which of the two rules above holds.
-        may_end: whether it was asked to end by something else than a cancellation.
+        may_end: says whether the work was asked to end by something other than a cancellation.
     """
     backoff = Backoff(first_s=_PAUSE_FIRST_S, most_s=_PAUSE_MOST_S)
     loop = asyncio.get_running_loop()
@@ -91,7 +91,7 @@ def _is_asked_to_end() -> bool:
 
 
 def heed_cancellation() -> None:
-    """End the present task if somebody has asked for it. Whoever catches errors and goes on calls this first:
+    """End the present task if somebody has asked for it. Code that catches errors and goes on calls this first:
 
     1. A task waits for something, and is cancelled.
     2. Its cleaning up, in a ``finally``, fails because a server is away.
@@ -105,7 +105,7 @@ def heed_cancellation() -> None:
 
 
 class UnaskedCancellation(Exception):
-    """Something that a task waited for was cancelled, and the task was not."""
+    """Something for which a task waited was cancelled, and the task was not."""
 
 
 async def loudly(work: Work) -> None:

@@ -46,7 +46,7 @@ class CloseCode:
 
 GOING_AWAY: Final = CloseCode(1001, "the gateway stops; every bid that it took is answered")
 INTERNAL_ERROR: Final = CloseCode(1011, "something went wrong here; ask for bids without an answer by their keys")
-TOKEN_EXPIRED: Final = CloseCode(4401, "the token is good no longer; connect again with a new one")
+TOKEN_EXPIRED: Final = CloseCode(4401, "the token is no longer good; connect again with a new one")
 IDLE: Final = CloseCode(4408, "nothing was said for a long time; connect again when there is a bid")
 TOO_MANY_ERRORS: Final = CloseCode(4429, "too many messages that are no bids, or more than the rate allows")
 SLOW_READER: Final = CloseCode(4508, "answers were not read in time; ask for bids without one by their keys")

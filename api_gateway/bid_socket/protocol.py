@@ -18,7 +18,7 @@ class BidSocket(DirectWebSocket):
     restart: ClassVar[tuple[int, str]] = (GOING_AWAY.code, GOING_AWAY.reason)
     turns: ClassVar[Turns] = Turns()
     _session: Session | None = None
-    # Whether what was read waits for the session's room, and not for a turn.
+    # Whether the input waits until the session has room, and not for a turn.
     _is_held = False
 
     def open(self, session: Session) -> None:
@@ -27,7 +27,7 @@ class BidSocket(DirectWebSocket):
         self.take_over(session)
 
     def go_on(self) -> None:
-        """Read on, where that was stopped for want of room."""
+        """Read on, if reading was stopped because the session had no room."""
         if self._is_held and not self._is_busy():
             self._release()
 
@@ -36,13 +36,13 @@ class BidSocket(DirectWebSocket):
 
     def _release(self) -> None:
         self._is_held = False
-        # Not within the session's call.
+        # Later, because the session is in the middle of a call.
         self.loop.call_soon(self.turns.begin, self._step)
 
     @override
     def _step(self) -> bool:
         if self._is_busy() and not self.transport.is_closing():
-            # It has its turns, so nothing more is read meanwhile.
+            # Input is pending, so nothing more is read until it is handled.
             self._is_held = True
             return False
         return super()._step()
@@ -50,7 +50,7 @@ class BidSocket(DirectWebSocket):
     @override
     def tend(self, now_s: float, ping: bytes, *, interval_s: float, timeout_s: float) -> None:
         if self._is_held:
-            # The pong may have come: it is this side that does not read.
+            # The pong may have arrived unread, because this side does not read.
             self.pinged_s, self.is_overdue = now_s, False
             return
         super().tend(now_s, ping, interval_s=interval_s, timeout_s=timeout_s)
@@ -58,7 +58,7 @@ class BidSocket(DirectWebSocket):
     @override
     def finish(self, code: int, reason: str) -> None:
         super().finish(code, reason)
-        # The client's answer to the close frame is to be read, and what it sent before is dropped.
+        # Read on for the client's answer to the close frame; what it sent before that is dropped.
         if self._is_held:
             self._release()
 
@@ -72,5 +72,5 @@ class BidSocket(DirectWebSocket):
 
     @override
     def _receive(self, text: str | None) -> None:
-        # No turn for each: all bids of a step are to be in one flush.
+        # Without a turn for each message, so that all bids of a step are in one flush.
         self._deliver(text)

@@ -44,11 +44,11 @@ from shared.logs import about
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT_MAX: Final = 1_024
-"""Bids of one connection that have no answer yet. More are not read until there is room."""
+"""The most bids of one connection without an answer. Further ones are not read until there is room."""
 UNKNOWN_AT_ONCE: Final = 16
-"""Of these: items that this process does not know yet, and has to look for or to open."""
+"""The most items among these that this process does not know yet, and has to look for or to open."""
 ERRORS_MAX: Final = 100
-"""Messages that are no bids, or more than their caller's rate allows, and pings: so many at once, and one more each
+"""The burst of messages that are no bids or are beyond their caller's rate, and of pings; one more is allowed each
 second."""
 STALLED_S: Final = 10.0
 """How long a client may take no answers while some wait."""
@@ -77,7 +77,7 @@ class Session:
     """Implements :class:`shared.http.protocols.websockets.Listener`."""
 
     def __init__(self, context: Context, permit: Permit, socket: Socket, *, on_gone: Callable[[Session], None]) -> None:
-        """``permit``: of whoever has opened it."""
+        """``permit``: of the caller who has opened the connection."""
         self._context = context
         self._permit = permit
         self._socket = socket
@@ -159,7 +159,8 @@ class Session:
             self._end_if_answered()
 
     def look(self) -> None:
-        """Close it if its client says nothing, or takes nothing, or is known no longer. Call it every second or so."""
+        """Close the connection if its client says nothing, takes no answers, or has a token that is no longer good.
+        Call it every second or so."""
         if self._is_gone:
             return
         now_s = self._clock()
@@ -232,7 +233,7 @@ class Session:
             self._tell(answer(message_id, status, body))
 
     def _fail(self, op: BidOp) -> None:
-        """Within the handler of what went wrong."""
+        """Log the error and answer the bid. Call it while the exception is being handled."""
         who = self._permit.principal.user_id if self._permit.principal is not None else ""
         told = about(item=op.item_id, bid=op.bid_id or "", principal=who)
         logger.exception("bid on item %s", op.item_id, extra=told)
@@ -281,8 +282,8 @@ class Session:
         self._socket.finish(code.code, code.reason)
 
     def _leave_if_idle(self) -> None:
-        """It keeps its place until nothing is done for it any more: else who connects again and again, and leaves such
-        work behind each time, would have no bound."""
+        """The session keeps its place until all work for it has ended. Otherwise a client that connects again and
+        again, and leaves work behind each time, would have no bound."""
         if self._is_gone and not self._tasks:
             self._on_gone(self)
 

@@ -29,7 +29,7 @@ class BidSockets:
     """The open WebSockets. ``refused_total`` counts those for which there was no room."""
 
     def __init__(self, *, connections_max: int, each_max: int = 0, caller_max: int = 0) -> None:
-        """At most ``each_max`` are of one address and ``caller_max`` of one caller; 0 for no such limit."""
+        """At most ``each_max`` WebSockets are of one address and ``caller_max`` of one caller; 0 for no such limit."""
         self._connections_max = connections_max
         self._addresses = Addresses(each_max)
         self._callers = Addresses(caller_max)
@@ -61,7 +61,7 @@ class BidSockets:
             self._callers.enter(user_id)
 
     def leave(self, session: Looked) -> None:
-        """Count it no longer. May be called more than once."""
+        """Stop counting it. May be called more than once."""
         _, address, user_id = self._open.pop(session, (None, "", ""))
         if address:
             self._addresses.leave(address)

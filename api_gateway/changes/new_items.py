@@ -41,10 +41,9 @@ def checked_item_id(item_id: str) -> str:
 
 
 def read_new_item(body: bytes, permit: Permit, image_hosts: frozenset[str]) -> NewItem:
-    """The item in the body of a request; ``permit`` says in whose name it may be. Whether its images are there is not
-    looked at.
+    """The item in the body of a request; ``permit`` says for which seller it may be. The images are not looked for.
 
-    Raises as :func:`new_item`, InvalidInput where it is no such body, and Forbidden where it is somebody else's.
+    Raises as :func:`new_item`, InvalidInput where it is no such body, and Forbidden where the seller is somebody else.
     """
     sent = decode_body(_decoder, body)
     sent.seller_id = permit.user(sent.seller_id, "seller_id")
@@ -52,7 +51,7 @@ def read_new_item(body: bytes, permit: Permit, image_hosts: frozenset[str]) -> N
 
 
 def new_item(body: NewItemBody, image_hosts: frozenset[str] = frozenset()) -> NewItem:
-    """The item of a request. ``image_hosts``: others on which its images may be.
+    """The item of a request. ``image_hosts``: other hosts on which its images may be.
 
     Raises:
         TermsInvalid, AmountInvalid, CurrencyUnknown, InvalidInput: says which member and why.

@@ -26,7 +26,7 @@ from shared.redis_layout.item_hash import ItemState
 _RETURNS: Final = 3
 """How often an item is brought back into Redis for one void."""
 WITHIN_S: Final = 50.0
-"""Less than the minute after which a load balancer gives up a silent request."""
+"""The bound of one void, below the minute after which a load balancer gives up a silent request."""
 
 
 class Operations:

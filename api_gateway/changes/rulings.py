@@ -1,4 +1,4 @@
-"""What sellers and operators rule on bidders: approve, block, limit. The bids after it are decided by it."""
+"""What sellers and operators rule on bidders: approve, block, limit. A ruling decides the bids that come after it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Answer = TypeVar("Answer")
 
 
 class BidderRulings:
-    """Makes rulings and reads them. A ruling may be repeated: what is so already is not ruled again."""
+    """Makes rulings and reads them. A ruling may be repeated: if it holds already, nothing is done."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class BidderRulings:
         return await _of_redis(self._accounts.spending(user_id, currency))
 
     async def read(self, user_id: str, *, item_id: str | None = None, seller_id: str | None = None) -> Ruled:
-        """What there is on a bidder; of a closed item that has left Redis, what there was. Raises Unavailable."""
+        """The rulings on a bidder; of a closed item that has left Redis, those that it had. Raises Unavailable."""
         ruled = await _of_redis(self._scripts.read(user_id, item_id=item_id, seller_id=seller_id))
         if item_id is not None and not ruled.has_item:
             ruled = ruled._replace(on_item=await item_ruling(self._asking.fetch, item_id, user_id))

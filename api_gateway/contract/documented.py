@@ -205,7 +205,7 @@ class ProblemAnswer(msgspec.Struct):
 
 
 class BatchedAnswer(msgspec.Struct):
-    """The answer to one bid of several: what it would have been alone."""
+    """The answer to one bid of several: the same as if it had been sent alone."""
 
     item_id: Annotated[str, Meta(description="The bid's item, as it was sent.")]
     status: Annotated[int, Meta(description="201, 200, or that of a problem.")]
@@ -230,7 +230,7 @@ class BatchAnswer(msgspec.Struct):
 
 
 class BatchedItemAnswer(msgspec.Struct):
-    """The answer to one new item of several: what it would have been alone."""
+    """The answer to one new item of several: the same as if it had been sent alone."""
 
     id: Annotated[ItemId | None, Meta(description="Null where the item is malformed.")]
     status: Annotated[int, Meta(description="201, that of a problem, or 200 of a dry run.")]
@@ -268,8 +268,8 @@ class HealthAnswer(msgspec.Struct):
 
 
 class ReadyAnswer(msgspec.Struct):
-    """`degraded` says of each part that is not well what is the matter, to who may know; bids are taken unless
-    `unavailable`."""
+    """`degraded` says what is wrong with each part that is not well, to callers who may know. Bids are taken unless the
+    status is `unavailable`."""
 
     status: Literal["ready", "degraded", "unavailable"]
     service: Literal["api-gateway"]

@@ -59,7 +59,7 @@ class RuledBiddersPage(msgspec.Struct):
     """Bidders in no order. A page may have fewer than `limit`, or some hundreds more; on the last one `next_cursor` is
     null.
 
-    What is ruled while one turns the pages may be left out, or told twice.
+    Rulings that are made between two pages may be left out, or appear twice.
     """
 
     bidders: list[RuledBidder]

@@ -19,7 +19,7 @@ from shared import names
 from shared.domain.errors import AmountInvalid, InvalidInput
 from shared.domain.money import MINOR_MAX, parse_amount
 
-# The largest amount of a currency without decimals; with decimals it is that much smaller.
+# The largest amount of a currency without decimals; each decimal makes it ten times smaller.
 _number: Final = {"type": "number", "maximum": MINOR_MAX, "examples": [12.5]}
 Amount = Annotated[Raw, Meta(extra_json_schema={**_number, "exclusiveMinimum": 0})]
 Price = Annotated[Raw, Meta(extra_json_schema={**_number, "minimum": 0})]
@@ -35,7 +35,7 @@ ItemId = Annotated[str, Meta(extra_json_schema={"pattern": names.ITEM_ID_PATTERN
 NewBidId = Annotated[str, Meta(extra_json_schema={"pattern": names.BID_ID_PATTERN, "examples": ["ann-1"]})]
 BidId = Annotated[str, Meta(extra_json_schema={"pattern": names.SHOWN_BID_ID_PATTERN, "examples": ["ann-1"]})]
 Currency = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$", "examples": ["USD"]})]
-# None of them is longer, also those that are kept here. The routes say what else is wrong with one.
+# No address is longer, not even of an image that is kept here. The routes check everything else.
 ImageUrl = Annotated[
     str,
     Meta(max_length=URL_CHARACTERS_MAX, extra_json_schema={"format": "uri-reference"}),
@@ -285,7 +285,7 @@ class OperationBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ExtendBody(OperationBody):
-    """To when the end is moved, or by how much: one of the two. Why, and who says so."""
+    """The new end, or by how much the end becomes later: one of the two. Why, and who says so."""
 
     end_time: Annotated[Instant | None, Meta(description="The new end; not of a paused item.")] = None
     by_s: Annotated[

@@ -1,1 +1,1 @@
-"""What is asked of a request before anything is done for it: from where it comes, and how much that one may ask for."""
+"""Checks of a request before anything is done for it: where it comes from, and how much its sender may ask for."""

@@ -48,7 +48,7 @@ class BodyBytes:
             self._of_address[address] = of_address
 
     def give_back(self, address: str, count: int) -> None:
-        """Their request is answered."""
+        """Stop counting these bytes: their request is answered."""
         self.held -= count
         if not address:
             return

@@ -1,10 +1,11 @@
 """Token buckets by key, bounded in number. Pure; the clock is an argument.
 
-Of a bucket only the moment is kept at which it will be full again, if nothing is taken: each unit puts it off by what a
-unit takes to come back. This is the generic cell rate algorithm (GCRA), and costs a look into a dictionary per unit.
+A bucket is stored as the moment at which it will be full again if nothing more is taken. Each unit that is taken puts
+that moment off by the time in which one unit comes back. This is the generic cell rate algorithm (GCRA), and costs a
+look into a dictionary per unit.
 
-A full bucket is like none, so keys that have been quiet for long enough are forgotten. Were debts forgotten to make
-room, who sends from many addresses would be rid of all of them. So a key for which there is no room shares a bucket.
+A full bucket need not be stored, so keys that have been quiet for long enough are forgotten. If debts were forgotten to
+make room, a client with many addresses could get rid of them all. So a key for which there is no room shares a bucket.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from shared.pacing.buckets import Rate
 KEYS_MAX: Final = 50_000
 """Keys with a bucket of their own, about 200 bytes each."""
 KEPT: Final = 4_096
-"""Keys whose memory is not worth the work of forgetting them."""
+"""How many keys are kept in any case: their memory is not worth the work of forgetting them."""
 SHARED: Final = 256
-"""Buckets for all further keys; which of them is drawn anew in each process."""
+"""Shared buckets for all further keys; each process draws anew which key has which."""
 _FORGOTTEN_AT_ONCE: Final = 2
-# Units; less than that is what counting with fractions leaves over.
+# In units: smaller amounts are errors of rounding.
 _NOTHING: Final = 1e-6
 LITTLE: Final = 0.25
-"""Of the burst: where less is left, it is told."""
+"""The share of the burst below which the answer says how much is left."""
 
 
 class Buckets:
@@ -35,7 +36,7 @@ class Buckets:
     Args:
         rate: of each; ``per_s`` must be above 0.
         keys_max: keys with one of their own.
-        kept: as few are kept, full or not.
+        kept: so many keys are kept in any case, also with full buckets.
     """
 
     def __init__(self, rate: Rate, *, keys_max: int = KEYS_MAX, kept: int = KEPT) -> None:
@@ -44,12 +45,12 @@ class Buckets:
         self._keys_max = keys_max
         self._kept = kept
         self._unit_s = 1 / rate.per_s
-        # How long before it is full one unit is there.
+        # How long before the bucket is full it has one unit.
         self._early_s = max(0.0, rate.burst - 1) * self._unit_s
         self._nothing_s = _NOTHING * self._unit_s
         self._much_s = (1 - LITTLE) * rate.burst * self._unit_s
         self._near_s = -LITTLE * rate.burst * self._unit_s
-        # When each is full again. Those that were not looked at for longest, whether they may go, are first.
+        # When each bucket is full again. Those that were checked longest ago, whether they may go, come first.
         self._own: OrderedDict[str | int, float] = OrderedDict()
         self._shared: dict[str | int, float] = {}
 
@@ -58,8 +59,8 @@ class Buckets:
         return len(self._own)
 
     def take_one(self, key: str, now_s: float) -> float:
-        """Take a unit and return 0, where there is one; else return how long until there is, and take none. Less than
-        0: it is taken, and less than a quarter of the bucket is left."""
+        """Take a unit, if there is one, and return 0, or less than 0 if less than a quarter of the bucket is left then.
+        If there is none, return the seconds until there is one."""
         buckets: MutableMapping[str | int, float] = self._own
         name: str | int = key
         full_s = buckets.get(key)
@@ -76,7 +77,7 @@ class Buckets:
         return 0.0
 
     def left(self, key: str, now_s: float) -> int:
-        """How many whole units are there."""
+        """How many whole units the bucket of this key has."""
         buckets, name = self._find(key, now_s)
         owed = max(0.0, buckets.get(name, now_s) - now_s) / self._unit_s
         return max(0, int(self.rate.burst - owed + _NOTHING))
@@ -95,11 +96,11 @@ class Buckets:
         return full_s - now_s > self._much_s
 
     def _find(self, key: str, now_s: float) -> tuple[MutableMapping[str | int, float], str | int]:
-        """Where the bucket of this key is, or would be: among which, and by which name."""
+        """The dictionary that has the bucket of this key, or would have it, and the name of the bucket there."""
         own = self._own
         if key in own:
             return own, key
-        # Two are looked at for one that comes, so that all go that may.
+        # Two are checked for each key that comes, so that all go in time that may go.
         for oldest in list(islice(own, _FORGOTTEN_AT_ONCE)) if len(own) >= self._kept else ():
             if own[oldest] <= now_s:
                 del own[oldest]

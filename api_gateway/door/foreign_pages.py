@@ -1,8 +1,8 @@
 """Requests that a page of another site makes a browser send: they are refused, whatever the browser adds to them.
 
 A page may have any browser send a POST with a text or a form anywhere, without asking first. It reads no answer, and a
-bid would count nevertheless. Browsers say where such a request comes from, and no page can change what they say. What
-is asked here, and in which order, is that of Go's ``http.CrossOriginProtection``.
+bid would count nevertheless. Browsers say where such a request comes from, and no page can change what they say. The
+checks and their order are those of Go's ``http.CrossOriginProtection``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class OriginNotAllowed(BiddingError):
 
 
 class NotJson(BiddingError):
-    """The body is not said to be JSON."""
+    """The request does not say that its body is JSON."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class ForeignPages:
-    """Refuses what they ask for, unless it is only read."""
+    """Refuses requests of such pages, unless they only read."""
 
     def __init__(self, origins: Sequence[str], *, json_only: bool) -> None:
         """
@@ -49,7 +49,7 @@ class ForeignPages:
         """Whether a request with these headers may change something.
 
         ``is_json``: whether the body, if there is one, has to be JSON. Where it is not, the handler looks at its type.
-        Of what kind no body at all is said to be does not matter: some clients say it with each POST.
+        The Content-Type of a request without a body does not matter: some clients send one with each POST.
 
         Raises:
             OriginNotAllowed: it comes from a page that may not.
@@ -83,7 +83,7 @@ class ForeignPages:
             raise NotJson("send Content-Type: application/json; curl does with --json instead of -d")
 
     def _check_origin(self, origin: bytes | None, site: bytes | None, host: bytes | None) -> None:
-        # Most who bid are programs, and send neither.
+        # Most bidders are programs, which send neither header.
         if (site is not None or origin is not None) and not self._may(origin, site, host):
             raise OriginNotAllowed("pages of another origin may not do this here; GATEWAY_ORIGINS names those that may")
 

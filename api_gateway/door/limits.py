@@ -146,12 +146,12 @@ class _Held:
         self._count = 0
 
     def take(self, count: int) -> None:
-        """Raises TooManyBytes and Overloaded."""
+        """Count bytes that have arrived. Raises TooManyBytes and Overloaded."""
         self._all.take(self._address, count)
         self._count += count
 
     def give_back(self) -> None:
-        """May be called more than once."""
+        """Stop counting all of them. May be called more than once."""
         count, self._count = self._count, 0
         self._all.give_back(self._address, count)
 

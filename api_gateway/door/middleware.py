@@ -1,5 +1,5 @@
-"""What is asked of a request before its body is read: whether a foreign page has sent it, and whether its address may
-send one more. Who calls is asked behind it (:mod:`api_gateway.door.strangers`)."""
+"""Checks of a request before its body is read: whether a foreign page has sent it, and whether its address may send one
+more. The caller is checked after these (:mod:`api_gateway.door.strangers`)."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Door:
         """
         Args:
             other_bodies: paths at which a body is no JSON.
-            proxies: of whom it is believed that a request came to them over TLS.
-            hsts_s: for how long browsers are to use nothing but TLS, once it was used; 0: that is not said.
+            proxies: the peers that are believed when they say that a request came to them over TLS.
+            hsts_s: for how long browsers are to use nothing but TLS, once they have used it; 0: no header says so.
         """
         self._app = app
         self._proxies = proxies
@@ -87,7 +87,8 @@ def _with_hsts(send: Send, hsts: str) -> Send:
 
 
 def _with_near(send: Send, state: Mapping[str, Any]) -> Send:
-    """Says how little may still be asked for, where that is so: of the caller, once that is known."""
+    """Add headers that say how little may still be asked for, where little is left: by the caller, once that one is
+    known."""
 
     async def send_with_near(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -20,7 +20,7 @@ from shared.http.proxies import Proxies, forwarded_for
 from shared.pacing.buckets import Rate
 
 BURST_S: Final = 10
-"""The burst is what the bucket gets in so many seconds."""
+"""The burst is what the bucket gets in this many seconds."""
 ADDRESS: Final = "address"
 CALLER: Final = "caller"
 ITEMS: Final = "items"
@@ -38,8 +38,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 class RateLimited(BiddingError):
     """Too many requests; nothing was changed.
 
-    ``policy``: whose, ``address`` or ``caller``; or ``items``, those that a caller creates in batches.
-    ``retry_after_s``: after so many whole seconds the same succeeds, if nothing else is asked for meanwhile.
+    ``policy``: whose limit it is, ``address`` or ``caller``; or ``items``, which a caller creates in batches.
+    ``retry_after_s``: after this many whole seconds the same request succeeds, if nothing else is asked for meanwhile.
     """
 
     code = "RATE_LIMITED"
@@ -68,7 +68,7 @@ def _told(policy: str, rate: Rate, left: int, reset_s: int) -> dict[str, str]:
 
 
 class Account:
-    """On whom the units of a request are charged. Requests of one address and caller may share it."""
+    """Who is charged for the units of a request. Requests of one address and caller may share it."""
 
     __slots__ = ("_rates", "_user_id", "address", "near")
 
@@ -84,8 +84,8 @@ class Account:
 
     @property
     def payer(self) -> str:
-        """Who is charged: the caller where one is known, else the address; empty where neither is. A caller may be
-        called like an address, and is another one all the same."""
+        """Who is charged: the caller where one is known, else the address; empty where neither is. A caller whose id
+        looks like an address is still another payer."""
         return f"{CALLER} {self._user_id}" if self._user_id else self.address
 
     def of(self, user_id: str) -> Account:
@@ -118,7 +118,7 @@ class Account:
             self._know(self._rates.charge(self.address, self._user_id, units, ITEMS))
 
     def _know(self, near: Mapping[str, str] | None) -> None:
-        # Without a caller requests of the address may share this.
+        # Without a caller, all requests of the address may share this account, so it keeps no headers.
         if near is not None and self._user_id:
             self.near = near
 
@@ -146,7 +146,7 @@ class Rates:
         self._proxies = proxies
         self._clock = clock
         self.is_on = per_caller > 0 or per_address > 0 or items_per_caller > 0
-        # By the address of a peer; None for a proxy of ours. And by what a proxy says.
+        # By the address of a peer, with None for a proxy of the operator; and by what a proxy says of its client.
         self._known: dict[str, Account | None] = {}
         self._told: dict[bytes, Account] = {}
         self.refused_total: Counter[str] = Counter({ADDRESS: 0, CALLER: 0, ITEMS: 0})
@@ -172,7 +172,7 @@ class Rates:
         return account
 
     def address(self, peer: str | None, headers: Headers) -> str:
-        """How the client's address is counted; empty where a proxy of ours does not tell it."""
+        """The client's address as it is counted; empty where a proxy of the operator does not tell it."""
         return self._account(peer, headers).address
 
     def _account(self, peer: str | None, headers: Headers) -> Account:
@@ -187,7 +187,8 @@ class Rates:
         return self._account_told(forwarded_for(headers)) if account is None else account
 
     def _account_told(self, forwarded: bytes) -> Account:
-        """Of the client whom a proxy of ours names. To read addresses costs as much as half of a bid."""
+        """The account of the client whom a proxy of the operator names. It is remembered, because parsing the addresses
+        costs as much as half of a bid."""
         account = self._told.get(forwarded)
         if account is None:
             client = self._proxies.client_told(forwarded)

@@ -14,16 +14,16 @@ from shared.domain.errors import BiddingError
 
 READING: Final = ("GET", "HEAD", "OPTIONS")
 TOKEN_PATH: Final = "/api/v1/token"
-"""Where an API key is what proves who calls. It has no body."""
+"""The path where an API key proves who calls. Its requests have no body."""
 OPEN_PATHS: Final = (TOKEN_PATH, SIGN_IN_PATH)
-"""The calls that are no reading and open to everybody: who makes them has no token yet. Their bodies are short."""
+"""The calls that do more than read and are open to everybody: the caller has no token yet. Their bodies are short."""
 
 
 class RefuseStrangers:
-    """ASGI middleware, for ``AUTH_MODE=jwt``. What is open to everybody has one of the methods in ``READING``,
-    but for ``OPEN_PATHS``.
+    """ASGI middleware, for ``AUTH_MODE=jwt``. Calls that are open to everybody have one of the methods in ``READING``,
+    or a path in ``OPEN_PATHS``.
 
-    That the caller may do what it asks for is found out behind this, by the route (:func:`access.check_access`).
+    The route checks afterwards whether the caller may do what it asks for (:func:`access.check_access`).
     """
 
     def __init__(self, app: ASGIApp) -> None:

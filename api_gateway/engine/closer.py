@@ -116,7 +116,7 @@ class Closer:
         stuck: list[str] = []
         for item_id, result in zip(item_ids, await self._scripts.advance(item_ids), strict=True):
             if isinstance(result, BiddingError | ResponseError):
-                # It or its shard is lost, or the outbox is full, or its own script fails.
+                # The item or its shard is lost, or the outbox is full, or its own script fails.
                 if item_id not in self._stuck and len(self._untold) < _STUCK_MAX:
                     self._untold[item_id] = result
                 stuck.append(item_id)
@@ -131,7 +131,7 @@ class Closer:
             return
         examples = [f"{name}: {error}" for name, error in itertools.islice(self._untold.items(), _EXAMPLES)]
         logger.warning(
-            "closer: %d cannot be opened or closed and are tried again, such as %s",
+            "closer: %d items or shards cannot be opened or closed and are tried again, such as %s",
             len(self._untold),
             "; ".join(examples),
         )

@@ -33,11 +33,11 @@ from shared.redis_layout.scripts import Call, Script
 logger = logging.getLogger(__name__)
 
 ITEMS_PER_TRIP_MAX: Final = 256
-"""Items that are read at once: about a millisecond of Redis."""
+"""The most items that are read at once: about a millisecond of Redis."""
 WAITING_MAX: Final = 10_000
-"""Items that wait to be read. More are refused."""
+"""The most items that wait to be read. Further ones are refused."""
 KEPT_BYTES_MAX: Final = 32 * 1024**2
-"""What the items that were read last may take: some 2,500 with a line or two of text."""
+"""The most bytes that the items read last may take: some 2,500 items with a line or two of text."""
 
 _VERSION: Final = (b"epoch", b"seq", b"updated_us", b"leader_max", b"returned_us")
 _NOTHING: Final = ("",) * len(_VERSION)
@@ -60,8 +60,8 @@ class Reading:
 
     @property
     def version(self) -> tuple[bytes, ...]:
-        """What changes with every change of the item."""
-        # Where a damaged hash lacks one of these, Redis does not have what is told here either.
+        """Fields of which at least one changes with every change of the item."""
+        # A damaged hash may lack one of these. The empty text equals no value in Redis, so Redis sends the hash anew.
         return tuple(self.fields.get(name, b"") for name in _VERSION)
 
     @cached_property
@@ -76,8 +76,8 @@ class Reading:
 
 
 class Absent(NamedTuple):
-    """That Redis does not have an item: ``epoch`` of its shard, None where that is lost or closed, and whether the item
-    is noted as lost. All of one moment."""
+    """Redis does not have an item. ``epoch``: of its shard, None where that is lost or closed. ``is_noted``: the item
+    is noted as lost. Both are of one moment."""
 
     epoch: int | None
     is_noted: bool

@@ -56,7 +56,7 @@ from shared.redis_layout.limits import RECENT_EVENTS
 from shared.redis_layout.scripts import Call, Script
 
 LUA: Final = Path(__file__).parent / "lua"
-"""Where the scripts on items are."""
+"""The folder of the scripts on items."""
 
 OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT, FENCED = range(6)
 """How a script's answer begins."""
@@ -242,7 +242,8 @@ class ItemScripts:
         results: list[OpenResult | Unavailable | ResponseError] = []
         for answer in await self._open.run_each(self._redis, calls, together_max=_OPENED_TOGETHER_MAX):
             if isinstance(answer, ResponseError):
-                # Also one that refuses all of a command: items of an earlier command are there, and known to be.
+                # An error that refuses a whole command, too: the items of an earlier command are created, and their
+                # callers must learn of it.
                 results.append(answer)
                 continue
             try:

@@ -100,7 +100,7 @@ class Items:
         """
         if not self._open_catalogue:
             await self.absent(item_id)
-        # Of many first bids on one item, one asks and opens.
+        # The first of many bids on a new item asks and opens it, for all of them.
         opening = self._opening.get(item_id)
         if opening is None:
             opening = self._opening[item_id] = asyncio.create_task(self._open_if_new(item_id), name="open-item")
@@ -158,8 +158,8 @@ class Items:
         return item
 
     async def gone(self, item_id: str) -> NoReturn:
-        """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows. It is none
-        that has left.
+        """Raise the error for an item that Redis does not have, and had a moment ago, as this process knows. It has not
+        left as a closed item.
 
         That alone is not enough to note it as lost. If it was neither published nor archived when Redis lost it, it is
         nowhere: no rebuilding brings it back, and nobody would ever remove the note.
@@ -201,11 +201,12 @@ class Items:
         return Found(reading.item)
 
     async def find_absent(self, item_id: str, absent: Absent, *, may_open: bool = True) -> Found:
-        """The same of an item that was just read, and that Redis does not have."""
+        """The same for an item that was just read, and that Redis does not have."""
         item = await self.left(item_id, absent)
         if item is not None:
             return Found(item, has_left=True)
-        # It may have come back meanwhile, and be struck: then the archive tells of none until it has the void.
+        # The item may have come back meanwhile for a void. Then the archive does not tell of it as closed until it has
+        # the void.
         reading = await self.reads.get(item_id)
         if not isinstance(reading, Absent):
             return Found(reading.item)
@@ -236,7 +237,7 @@ class Items:
         return found is not None and (int(returned_us) if returned_us else None) == item.returned_us
 
     async def readings(self, item_ids: Sequence[str]) -> dict[str, Reading]:
-        """Of these items those that Redis has, in open shards.
+        """Those of these items that Redis has, in open shards.
 
         Raises:
             Unavailable: Redis cannot be asked, or too many items wait to be read.
@@ -302,7 +303,8 @@ class Items:
             has_left = await self.closed.find(item_id) is not None
         except ArchiveAway:
             return ShardLost(CANNOT_BE_TOLD, retry_after_s=5)
-        # Asked last: an item that came back while the archive was asked is none that the archive tells of for a moment.
+        # Ask Redis last: the item may have come back while the archive was asked, which then does not tell of it for a
+        # moment.
         if has_left or await self._is_there(item_id):
             return Unavailable(KEEPS_MOVING, retry_after_s=1)
         return await self.lost(item_id)

@@ -17,7 +17,8 @@ from shared.clients.cluster.client import nodes_of
 logger = logging.getLogger(__name__)
 
 ALARM_SHARE: Final = 0.8
-"""Of ``maxmemory``; the alert in infrastructure/docker/alerts.yml has the same. At 1 Redis refuses bids."""
+"""The share of ``maxmemory`` from which to warn; the alert in infrastructure/docker/alerts.yml has the same. At 1 Redis
+refuses bids."""
 _EVERY_S: Final = 5.0
 
 
@@ -50,7 +51,7 @@ class MemoryWatch:
             try:
                 await self.look()
             except (RedisError, OSError, TimeoutError) as error:
-                logger.debug("memory: cannot be asked: %s", error)
+                logger.debug("memory: Redis cannot be asked: %s", error)
             await asyncio.sleep(_EVERY_S * random.uniform(0.75, 1.25))
 
     async def look(self) -> None:

@@ -32,7 +32,7 @@ class Reach(StrEnum):
 WATCHERS: Final = frozenset({Role.OPERATOR, Role.AUDITOR})
 """Who may see how the platform is doing, from wherever they ask."""
 NOBODY: Final = None
-"""The row of who has no token. What nobody needs a token for, everybody may do."""
+"""The role of callers without a token. Everybody may make a call that needs none."""
 
 _EVERYBODY: Final[Mapping[Role | None, Reach]] = {NOBODY: Reach.ANY}
 _OVERSIGHT: Final[Mapping[Role | None, Reach]] = {Role.OPERATOR: Reach.ANY, Role.AUDITOR: Reach.ANY}
@@ -54,7 +54,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     "resume_item": _OWN_ITEMS,
     "extend_item": _OWN_ITEMS,
     "cancel_item": _OWN_ITEMS,
-    # Not by sellers: who may strike bids on what they sell can move its price.
+    # Not by sellers: a seller who may strike bids on their own items could move the price.
     "void_bid": _OPERATORS,
     "list_items": _EVERYBODY,
     "get_item": _EVERYBODY,
@@ -78,7 +78,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     "get_spending": _OPERATORS | _AUDITORS | {Role.BIDDER: Reach.OWN},
     "get_named_bids": _OVERSIGHT,
     "revoke_tokens": {Role.OPERATOR: Reach.ANY},
-    # Whoever has an API key has no token yet; the key is looked at by the route.
+    # A caller with an API key has no token yet; the route checks the key.
     "exchange_api_key": _EVERYBODY,
     # The live feed.
     "make_feed_ticket": dict.fromkeys(Role, Reach.OWN),
@@ -88,7 +88,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     "get_dead_letters": _OVERSIGHT,
     "get_acts": _OVERSIGHT,
     "get_audit": _OVERSIGHT,
-    # What belongs to who calls.
+    # What belongs to the caller.
     **dict.fromkeys(("get_watch_list", "watch_item", "unwatch_item"), dict.fromkeys(Role, Reach.OWN)),
     "list_own_bids": {Role.BIDDER: Reach.OWN},
     "list_items_of_seller": _OWN_ITEMS | _AUDITORS,
@@ -102,7 +102,7 @@ TABLE: Final[Mapping[str, Mapping[Role | None, Reach]]] = {
     "get_readiness": _EVERYBODY,
     "get_metrics": _EVERYBODY,
 }
-"""By the name of a route, which is that of its function, and its operationId in OpenAPI."""
+"""Who may call what, by the name of a route, which is that of its function, and its operationId in OpenAPI."""
 
 PAGES: Final = frozenset(
     {
@@ -121,7 +121,7 @@ class Permit(msgspec.Struct, frozen=True):
     Attributes:
         principal: who calls; None where that is not known, and does not matter.
         reach: how far it goes.
-        account: on whom what the request holds beyond its first unit is charged.
+        account: who is charged for what the request holds beyond its first unit.
     """
 
     principal: Principal | None
@@ -134,11 +134,11 @@ class Permit(msgspec.Struct, frozen=True):
         return self.principal.user_id if self.principal is not None and self.reach is Reach.OWN else None
 
     def is_over(self, now_s: float) -> bool:
-        """Whether the caller's token is good no longer, at this Unix time."""
+        """Whether the caller's token is no longer good, at this Unix time."""
         return self.principal is not None and now_s >= self.principal.expires_s
 
     def user(self, said: str | None, member: str) -> str | None:
-        """In whose name the call is: as ``member`` of the request says, or the caller's own.
+        """The user in whose name the call is: the one whom ``member`` of the request names, or the caller.
 
         Raises:
             Forbidden: it names somebody else.
@@ -163,7 +163,7 @@ class Permit(msgspec.Struct, frozen=True):
         return self.principal.user_id
 
     def require_seller(self, seller_id: str | None) -> None:
-        """Raises Forbidden where the item is none that the caller may act on."""
+        """Raises Forbidden where the caller may not act on an item of this seller."""
         own = self.own_id
         if own is not None and seller_id != own:
             raise Forbidden("this item is sold by somebody else")
@@ -194,7 +194,7 @@ class Access:
         return self.permit_by(call, authorization_of(headers) if self._asks(call) else None, account)
 
     def permit_by(self, call: str, sent: bytes | None, account: Account = FREE) -> Permit:
-        """The same by the value of the one Authorization header; None where there is none."""
+        """The same by the value of the one Authorization header; ``sent`` is None where there is none."""
         if not self._asks(call):
             return _OPEN if account is FREE else Permit(None, Reach.ANY, account)
         principal = self._who(sent)
@@ -220,8 +220,8 @@ class Access:
             return False
 
     def is_over(self, permit: Permit, now_s: float) -> bool:
-        """Whether a permit of before holds no more, at this Unix time: the caller's token is expired or revoked, or its
-        key was withdrawn."""
+        """Whether an earlier permit no longer holds, at this Unix time: the caller's token is expired or revoked, or
+        its key was withdrawn."""
         if permit.is_over(now_s):
             return True
         if self._principals is None or permit.principal is None:
@@ -233,8 +233,8 @@ class Access:
         return not self._principals.is_vouched(permit.principal)
 
     def check_again(self, permit: Permit) -> None:
-        """For who was let in by the head of a request, and has taken time over its body. Raises as :meth:`permit`, but
-        charges nothing."""
+        """Check a caller again who was let in by the head of a request and then took time over its body. Raises as
+        :meth:`permit`, but charges nothing."""
         if self._principals is not None and permit.principal is not None:
             self._principals.check_again(permit.principal)
 
@@ -272,7 +272,7 @@ async def check_access(request: Request) -> None:
 
 
 def permit_of(request: Request) -> Permit:
-    """What :func:`check_access` has found."""
+    """The permit that :func:`check_access` has found."""
     permit = request.state.permit
     assert isinstance(permit, Permit)
     return permit

@@ -25,7 +25,7 @@ _FIND: Final = """
            extract(epoch FROM expires_at)::float8 AS expires_s,
            extract(epoch FROM created_at)::float8 AS created_s
     FROM api_keys WHERE key_id = $1"""
-_NOT_KNOWN: Final = "the API key is not known, or good no longer"
+_NOT_KNOWN: Final = "the API key is not known, or no longer good"
 _SCHEME: Final = b"apikey"
 
 
@@ -41,7 +41,7 @@ class ApiKeys:
     """The keys of services."""
 
     def __init__(self, asking: Asking, signer: Signer, secrets: SecretPair, revoked: Revocations) -> None:
-        """``secrets``: with one of which the hash of a key is keyed."""
+        """``secrets``: one of them is the key of each API key's HMAC."""
         self._revoked = revoked
         self._asking = asking
         self._signer = signer
@@ -72,14 +72,14 @@ class ApiKeys:
         if self._revoked.cover_since(row["user_id"], row["created_s"]):
             raise Unauthenticated(_NOT_KNOWN)
         if secret == self._secrets.also:
-            # So that operators see whose services have to be given another one.
+            # This tells operators whose services need a new key.
             logger.info("the API key %s of %s was made with %s_ALSO", key_id, row["user_id"], self._secrets.name)
         self._secrets.note(secret)
         roles = [role.value for role in Role if role.value in row["roles"]]
         return Given(self._signer.sign(row["user_id"], roles, ttl_s=ttl_s), row["user_id"], ttl_s)
 
     def _made_with(self, text: str) -> tuple[str, str]:
-        """With which secret a key was made, and its id."""
+        """The secret with which a key was made, and the key's id."""
         for secret in self._secrets.believed():
             key_id = id_of(secret, text)
             if key_id is not None:

@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 2.0
 LOOK_OFTEN_S: Final = 0.5
-"""The same while NATS is not heard."""
+"""The same while this gateway does not hear NATS."""
 _AT_ONCE_S: Final = 0.1
-"""Between two looks at least, however many messages come."""
+"""The least time between two looks, however many messages come."""
 _SUBSCRIBE_S: Final = 1.0
 
 
@@ -119,7 +119,7 @@ class Revoking:
                 await self._listen()
                 await self.look()
             except (RedisError, OSError, TimeoutError) as error:
-                # What is known holds on.
+                # The revocations that are known go on to hold.
                 self._cannot.warning("revoked tokens cannot be read: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_AT_ONCE_S)
             with contextlib.suppress(TimeoutError):

@@ -70,7 +70,7 @@ def checked_hosts(names: Sequence[str]) -> frozenset[str]:
     """Hosts, each perhaps with a port, as the policy of the pages names them.
 
     Raises:
-        ValueError: something among them is none.
+        ValueError: a part is not a host.
     """
     for name in names:
         if _HOST.fullmatch(name) is None:

@@ -76,7 +76,7 @@ class BucketStore:
             path.unlink()
 
     def _require_room(self, size: int, now_s: float) -> None:
-        """Count the file in, which is about to be stored; also one that is then not stored."""
+        """Count a file that is about to be stored; it stays counted even if it is then not stored."""
         with self._lock:
             day = int(now_s // _DAY_S)
             if day != self._day:
@@ -192,7 +192,7 @@ class BucketStore:
             yield
         except Exception as error:
             # botocore makes its exceptions at run time; without importing it, no common base can be named.
-            # What it says names buckets, accounts and hosts: that is for the operator, and not for whoever asks.
+            # Its texts name buckets, accounts and hosts: they are for the operator, and not for the caller.
             logger.warning("S3, %s in s3://%s: %s: %s", what, self._bucket, type(error).__name__, error)
             raise StoreAway("the images cannot be reached now; try again", retry_after_s=5) from error
 

@@ -6,13 +6,13 @@ from shared.domain.errors import BiddingError, InvalidInput, Unavailable
 
 
 class ImageTypeWrong(BiddingError):
-    """It is not a JPEG, PNG or WebP, or not of the type that the request names."""
+    """The image is not a JPEG, PNG or WebP, or not of the type that the request names."""
 
     code = "IMAGE_TYPE"
 
 
 class ImageTooLarge(BiddingError):
-    """It has too many bytes."""
+    """The image has too many bytes."""
 
     code = "BODY_TOO_LARGE"
 
@@ -21,7 +21,7 @@ class ImageTooLarge(BiddingError):
 
 
 class UploadTooSlow(BiddingError):
-    """It arrives too slowly, while other uploads wait."""
+    """The image arrives too slowly, while other uploads wait."""
 
     code = "BODY_TOO_SLOW"
 
@@ -30,13 +30,13 @@ class UploadTooSlow(BiddingError):
 
 
 class ImageBroken(InvalidInput):
-    """It begins like an image of its type, and is cut off or damaged."""
+    """The file begins like an image of its type, and is cut off or damaged."""
 
     code = "IMAGE_BROKEN"
 
 
 class ImageDimensions(InvalidInput):
-    """It has too many pixels."""
+    """The image has too many pixels."""
 
     code = "IMAGE_DIMENSIONS"
 
@@ -79,6 +79,6 @@ class ImageNotFound(BiddingError):
 
 
 class StoreAway(Unavailable):
-    """Where images are kept cannot be reached, or does not write."""
+    """The store of images cannot be reached, or does not write."""
 
     code = "IMAGES_UNAVAILABLE"

@@ -15,7 +15,7 @@ from api_gateway.images.errors import ImageDimensions, ImageTypeWrong
 from api_gateway.images.picture import Kind, Picture, Source
 
 START_BYTES: Final = 12
-"""So many tell the type."""
+"""How many bytes tell the type."""
 SIDE_MAX: Final = 16_000
 PIXELS_MAX: Final = 25_000_000
 """A browser takes four bytes for each, 100 MB for the largest image."""

@@ -56,7 +56,7 @@ class FolderStore:
                 path.unlink()
                 return
             waiting = self._path(_WAITING, name)
-            if not waiting.exists():  # else it takes the place of itself
+            if not waiting.exists():  # otherwise it would replace the same content
                 self._require_room(path.stat().st_size)
             waiting.parent.mkdir(parents=True, exist_ok=True)
             with path.open("rb") as file:
@@ -114,7 +114,7 @@ class FolderStore:
         return self._folder / state / name[:2] / name
 
     def _require_room(self, size: int) -> None:
-        """Count the file in, which is about to be stored."""
+        """Count a file that is about to be stored."""
         with self._lock:
             now_s = time.monotonic()
             if self._counted_s is None or now_s - self._counted_s > _COUNT_EVERY_S:

@@ -28,18 +28,18 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 64 * 1024
-"""What is read or written at once."""
+"""How much is read or written at once."""
 READERS_MAX: Final = 256
-"""Images that are being sent."""
+"""The most images that are being sent."""
 SWEEP_EVERY_S: Final = 600.0
 SWEEP_AGAIN_S: Final = 1.0
-"""After a sweep that removed as many as one may."""
+"""The pause after a sweep that removed as many as one sweep may."""
 
 _THREADS: Final = 4
-"""For what arrives and what items use, and as many again for what is read: uploads, of which twice as many may be under
-way, do not keep images from being shown."""
+"""Threads for images that arrive or that items begin to use, and as many again for reads. So uploads, of which twice as
+many may be under way, do not keep images from being shown."""
 _FINDS_MAX: Final = 3
-"""How often an image is looked for whose copy goes before it is opened."""
+"""How often an image is looked for, if its copy goes each time before it is opened."""
 _ABANDONED_S: Final = 3_600
 _KINDS: Final = {kind.media_type: kind for kind in Kind}
 
@@ -142,7 +142,7 @@ class Images:
         await asyncio.sleep(free_s - time.monotonic())
 
     def _paced(self, size: int) -> float:
-        """Until when whoever has taken so many bytes is to take no more, by the monotonic clock."""
+        """The time, by the monotonic clock, until which a taker of this many bytes must take no more."""
         now_s = time.monotonic()
         return now_s + self._pace.wait_s(size, now_s)
 
@@ -160,12 +160,12 @@ class Images:
         await self._require(urls, lambda store: store.keep)
 
     async def require(self, urls: Sequence[str]) -> None:
-        """The same, but nothing is kept."""
+        """Check the same, and keep nothing."""
         await self._require(urls, lambda store: store.has)
 
     @contextlib.asynccontextmanager
     async def turn_of(self, item_id: str) -> AsyncIterator[None]:
-        """Of those who want to create an item with this id and images, one at a time."""
+        """Inside, no other request of this gateway creates an item with this id and images."""
         turn = self._turns.setdefault(item_id, _Turn())
         turn.takers += 1
         try:
@@ -213,7 +213,7 @@ class Images:
         return await self._in_thread(file.read, PIECE_BYTES, threads=self._reading)
 
     def close_file(self, file: BinaryIO) -> None:
-        """It is read no more."""
+        """Close a file that nobody reads any more."""
         self._readers -= 1
         self._reading.submit(file.close)
 
@@ -269,7 +269,7 @@ class _Arriving:
 
     @property
     def file(self) -> BinaryIO:
-        """What has arrived."""
+        """The file with what has arrived."""
         if self._file is None:
             self._file = self._path.open("w+b")
         return self._file
@@ -280,7 +280,7 @@ class _Arriving:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Until the end of the block they are not discarded.
+        """Inside, the files are not discarded.
 
         Raises:
             StoreAway: they are discarded already, or cannot be read or written.
@@ -304,7 +304,7 @@ class _Arriving:
 
 
 async def _in_time(pieces: AsyncIterable[bytes], slow_s: float) -> AsyncIterator[bytes]:
-    """The same. What whoever takes them needs, such as the pace, does not count.
+    """The same pieces. The time that their taker needs, for example for the pace, does not count.
 
     Raises:
         UploadTooSlow: the next one does not come in time.
@@ -326,7 +326,7 @@ async def _in_time(pieces: AsyncIterable[bytes], slow_s: float) -> AsyncIterator
 
 
 def _examined(arriving: _Arriving, kind: Kind) -> Uploaded:
-    """What has arrived; what is kept of it is written."""
+    """Examine what has arrived, and write what is kept of it."""
     with arriving.held():
         picture = examine(arriving.file)
         if picture.kind is not kind:
@@ -359,7 +359,7 @@ def _opened(store: ImageStore, name: str) -> tuple[BinaryIO, int] | None:
 
 
 def _remove_abandoned(scratch: Path, now_s: float) -> None:
-    """What a gateway left that ended in the middle of an upload."""
+    """Remove what a gateway left that ended in the middle of an upload."""
     for path in scratch.iterdir():
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < now_s - _ABANDONED_S:

@@ -15,7 +15,7 @@ _PIECE_BYTES: Final = 64 * 1024
 _FILLS_MAX: Final = 1_024
 """Bytes that may stand before the markers of one file, in all. Writers make none, or a few to align a segment."""
 _SCANS_MAX: Final = 100
-"""Of one file. A progressive JPEG has about ten. For each of them a piece is read anew."""
+"""The most scans of one file. A progressive JPEG has about ten. For each of them a piece is read anew."""
 # In the data of a scan FF is followed by 00, and marks of resynchronisation stand in it. Whatever else follows FF ends
 # the scan; FF itself may be repeated before that.
 _END_OF_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -101,7 +101,7 @@ def _marker(source: Source, at: int, fills_max: int) -> tuple[int, int, int]:
         raise ImageBroken("the JPEG has something between two of its segments")
     marker, fills = start[1], 0
     if marker == 0xFF:
-        # One read for all of them: what is sent chooses how many there are.
+        # One read for all of them, because the sender chooses how many there are.
         filled = source.read_some(at, fills_max + 2)
         rest = filled.lstrip(b"\xff")
         if not rest:

@@ -17,7 +17,7 @@ from api_gateway.settings import Settings
 from shared.aws.clients import open_s3
 
 COPIES_BYTES_MAX: Final = 64 * 1024**2
-"""Of what was read from a bucket: containers have a small disk, if any."""
+"""The most bytes of copies of what was read from a bucket: containers have a small disk, if any."""
 _DAY_FACTOR: Final = 20
 """All uploaders together may send as much on one day as this many of them."""
 _S3_TIMEOUT_S: Final = 10.0

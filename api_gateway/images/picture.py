@@ -26,12 +26,12 @@ class Kind(Enum):
 
     @property
     def media_type(self) -> str:
-        """As in Content-Type."""
+        """The type as Content-Type names it."""
         return self.value[0]
 
     @property
     def suffix(self) -> str:
-        """At the end of its name, without the dot."""
+        """The end of the file's name, without the dot."""
         return self.value[1]
 
 

@@ -10,20 +10,20 @@ from shared.domain.errors import Overloaded
 
 AT_ONCE_MAX: Final = 8
 AT_ONCE_EACH_MAX: Final = 3
-"""Uploads of all, and of one uploader."""
+"""The most uploads at a time: of all, and of one uploader."""
 BYTES_PER_S: Final = 10 * 1024**2
-"""Of all uploads together. Taking bytes from a connection is work of the loop that decides bids."""
+"""The rate of all uploads together. The loop that decides bids takes these bytes from the connections."""
 FILES_EACH_MAX: Final = 2_000
 FILES_ALL_MAX: Final = 20 * FILES_EACH_MAX
-"""Uploads of one uploader, and of all, on one day."""
+"""The most uploads on one day: of one uploader, and of all."""
 SLOW_S: Final = 5.0
 BYTES_PER_S_MIN: Final = 32 * 1024
-"""So long nothing of an upload needs to come; after that so much of it in a second, on average. Without that a few
-idle connections would hold all the places."""
+"""An upload may be silent for ``SLOW_S``; after that it has to bring ``BYTES_PER_S_MIN``, on average. Without this a
+few idle connections would hold all the places."""
 
 _UPLOADERS_MAX: Final = 10_000
 _OTHERS: Final = "\0others"
-"""Counts for all who come when so many are counted already."""
+"""The name under which further uploaders are counted together, once ``_UPLOADERS_MAX`` are counted."""
 _DAY_S: Final = 86_400
 
 
@@ -53,7 +53,7 @@ class Quota:
         self._running[uploader] = mine + 1
 
     def leave(self, uploader: str) -> None:
-        """It has ended."""
+        """The upload has ended."""
         left = self._running[uploader] - 1
         if left:
             self._running[uploader] = left
@@ -104,6 +104,6 @@ class Pace:
         self._free_s = 0.0
 
     def wait_s(self, size: int, now_s: float) -> float:
-        """For how long whoever has taken so many bytes is to take no more."""
+        """For how long, in seconds, a taker of this many bytes must take no more."""
         self._free_s = max(self._free_s, now_s) + size / BYTES_PER_S
         return self._free_s - now_s

@@ -9,9 +9,10 @@ from typing import Final, Protocol
 UNUSED_KEEP_S: Final = 24 * 3_600
 """How long an uploaded image waits for an item."""
 REMOVED_MAX: Final = 10_000
-"""Images that one sweep removes. It looks at all that wait: at some of them only, it might never come to the others."""
+"""The most images that one sweep removes. It looks at all that wait: if it looked at some only, it might never reach
+the others."""
 FILE_BYTES_MIN: Final = 4_096
-"""A smaller image counts as much: it takes a block of the disk, and a request."""
+"""A smaller image counts as this many bytes: it takes a block of the disk, and a request."""
 
 
 @dataclass(frozen=True, slots=True)

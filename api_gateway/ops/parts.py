@@ -1,7 +1,7 @@
 """Asks the other parts of the platform how they are: their ``/ready``, and a few figures of their ``/metrics``.
 
 Each is asked at its own address, within a second, and answers at most 256 KiB; what they said is kept for a second, so
-that many operators who look ask no more than one.
+that many operators together cause no more questions than one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIGURES: Final = {
 
 DETAILS_MAX: Final = 32
 CHARACTERS_MAX: Final = 300
-"""Of a part."""
+"""The most details of a part that are shown, and the most characters of each."""
 
 _WELL: Final[tuple[Any, ...]] = (None, "", "ok", "up", [], {})
 _LINE: Final = re.compile(rb"^(\w+) ([0-9.eE+-]+)$", re.MULTILINE)
@@ -96,7 +96,7 @@ class Parts:
             return self._told
         if self._asking is None:
             self._asking = loop.create_task(self._ask_all(), name="ask-parts")
-        # Who gives up must not end it for the others.
+        # A caller that gives up must not end the questions for the others.
         return await asyncio.shield(self._asking)
 
     async def _ask_all(self) -> list[Part]:
@@ -116,7 +116,7 @@ async def _ask(address: PartAddress) -> Part:
     except (OSError, TimeoutError, EOFError, ValueError, RecursionError, msgspec.DecodeError) as error:
         return Part(address.name, "unreachable", {"error": f"{type(error).__name__}: {error}".rstrip(": ")}, {})
     if not isinstance(told, dict) or not isinstance(told.get("status"), str):
-        return Part(address.name, "unreachable", {"error": "its answer is none of a part"}, {})
+        return Part(address.name, "unreachable", {"error": "its answer is not that of a part"}, {})
     details = told_of({name: value for name, value in told.items() if name not in ("status", "service")})
     figures = {
         FIGURES[name]: float(value) for raw, value in _LINE.findall(metrics) if (name := raw.decode()) in FIGURES
@@ -141,7 +141,7 @@ def told_of(members: Mapping[str, Any]) -> dict[str, str]:
 
 
 async def _get(address: PartAddress, path: str) -> bytes:
-    """The body of any answer: who is not ready says so with a 503.
+    """The body of any answer: a part that is not ready says so with a 503.
 
     Raises:
         OSError, EOFError: it is not there, or does not answer in full.

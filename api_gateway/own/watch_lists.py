@@ -19,17 +19,18 @@ from shared.names import shard_of
 from shared.sql_files import read_statements
 
 LIST_ITEMS_MAX: Final = 500
-"""Items on one list."""
+"""The most items on one list."""
 PART_ITEMS_MAX: Final = 100_000
-"""Items on all lists of a part, a 64th of all people: 6,400,000 in all."""
+"""The most items on all lists of a part, which is a 64th of all people: 6,400,000 in all."""
 OVER_KEPT_DAYS: Final = 30
-"""How long an item stays on a list after its last event, once it is over; and one that the archive does not know."""
+"""How long an item that is over stays on a list after its last event; also how long an item stays that the archive does
+not know."""
 WRITES_AT_ONCE: Final = 2
-"""Of the pool's connections: most are for those who read."""
+"""The most connections of the pool that changes take; the others are for reads."""
 CHANGES_MAX: Final = 200
-"""That are under way, waiting ones among them."""
+"""The most changes that are under way, waiting ones among them."""
 CHANGES_OF_ONE_MAX: Final = 8
-"""Of these, of one person."""
+"""The most of these that are of one person."""
 
 SQL: Final = read_statements(Path(__file__).with_name("own.sql"))
 

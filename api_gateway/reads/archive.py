@@ -1,5 +1,5 @@
 """What the gateway reads from PostgreSQL of items that Redis has: histories of bids, and how far they are archived.
-Read-only, as all that gateways do there but for watch lists; the worker owns the schema."""
+Read-only, like everything that gateways do there except for watch lists; the worker owns the schema."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class Archive:
         return int(rows[0]["count"])
 
     async def known(self, item_ids: Sequence[str]) -> dict[str, bool]:
-        """Those of these items of which anything is archived; whether they are closed, and all of them is."""
+        """The items among these of which anything is archived, each with whether it is closed and all of it is
+        archived."""
         rows = await self.asking.fetch(_KNOWN, list(item_ids))
         return {row["item_id"]: row["is_closed"] for row in rows}
 
@@ -124,7 +125,7 @@ class Archive:
         return int(counted["letters"]), await self.asking.fetch(_LETTERS, limit)
 
     async def retired(self, item_id: str) -> Retired | None:
-        """Where the log of the item is, if not in the archive; ask after it was read."""
+        """Where the log of the item is, if it is not in the archive; ask after the log was read."""
         return await retired_item(self.asking.fetch, item_id)
 
     async def acts(self, before: int | None, limit: int) -> list[asyncpg.Record]:
@@ -144,5 +145,5 @@ class Archive:
         return await self.asking.fetch(_ON_ALL, user_id, limit)
 
     async def ping(self) -> None:
-        """Raises :class:`Unavailable` where PostgreSQL does not answer."""
+        """Ask PostgreSQL for a sign of life. Raises :class:`Unavailable` where it does not answer."""
         await self.asking.fetch("SELECT 1")

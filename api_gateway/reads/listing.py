@@ -1,4 +1,4 @@
-"""Pages of items, made few at a time and in pieces: whoever lists must not hold up whoever bids.
+"""Pages of items, made few at a time and in pieces, so that lists do not hold up bids.
 
 A page of 200 items takes milliseconds, and the same event loop decides bids. So few pages are made at a time, some
 items in each turn of the loop. Those who ask for the same page while it waits to be made are answered the same bytes:
@@ -26,17 +26,18 @@ from shared.pacing.turns import OneByOne
 logger = logging.getLogger(__name__)
 
 PAGE_BYTES_MAX: Final = 512 * 1024
-"""What the items of one page may take. A page of more has fewer items than were asked for, and at least one."""
+"""The most bytes that the items of one page may take. A page that would take more has fewer items than were asked for,
+but at least one."""
 WAITING_MAX: Final = 1_000
-"""Different pages that wait to be made. One more costs whoever asks for most of them one of theirs; where nobody asks
-for more than others it is refused."""
+"""The most different pages that wait to be made. If there is one more, the payer with most of them loses one; if nobody
+has more than others, the new page is refused."""
 OF_ONE_MAX: Final = 20
-"""Of these, pages that one asks for: a caller, or an address. Those of whom nothing is known are many, behind a proxy
-that does not tell."""
+"""The most of these that one payer asks for: a caller, or an address. It does not hold for payers of whom nothing is
+known: these may be many, behind a proxy that does not name its clients."""
 ITEMS_PER_UNIT: Final = 20
-"""A page of so many items costs one unit of what a caller may ask for, as a bid does."""
+"""A page costs one unit of what a caller may ask for, as a bid does, for each this many items."""
 AT_ONCE_MAX: Final = 2
-"""Pages that are being made. While one waits for the archive, another may go on."""
+"""The most pages that are being made. While one waits for the archive, another may go on."""
 ITEMS_PER_TURN: Final = 32
 
 
@@ -52,7 +53,7 @@ class Wish(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Awaited:
-    """A page that waits to be made. ``payers``: who asked for it, but for those who had asked for too many."""
+    """A page that waits to be made. ``payers``: who asked for it, without those who had asked for too many."""
 
     answer: Future[bytes]
     payers: set[str] = field(default_factory=set)
@@ -65,13 +66,13 @@ class Listing:
         self._catalogue = catalogue
         self._items = items
         self._waiting: dict[Wish, _Awaited] = {}
-        # Who asked for which of them, in order; whose turn is next stands first. A page that another has had made
-        # meanwhile is passed over.
+        # The pages for which each payer asked, in order; the payer whose turn is next stands first. A page that was
+        # made for another payer meanwhile is passed over.
         self._lines: dict[str, deque[Wish]] = {}
         # For how many of the pages that wait each has asked.
         self._held: dict[str, int] = {}
         self._making: set[asyncio.Task[None]] = set()
-        # Those of the tasks that still look for what waits. One that has ended is in the set for a moment longer.
+        # How many of the tasks still look for pages. A task that has ended is in the set for a moment longer.
         self._makers = 0
         self._turns = OneByOne()
 
@@ -101,7 +102,7 @@ class Listing:
                 task = asyncio.create_task(self._make_all(), name="make-pages")
                 self._making.add(task)
                 task.add_done_callback(self._making.discard)
-        # Also where another waits for the same page, who may have asked for many before.
+        # Also where another payer waits for the same page, because that one may have asked for many before.
         self._line_up(payer, wish, awaited)
         # A caller that is cancelled does not end it for the others.
         page = await asyncio.shield(awaited.answer)
@@ -136,7 +137,7 @@ class Listing:
         return awaited is not None and payer in awaited.payers
 
     def _taken(self, wish: Wish) -> _Awaited:
-        """The page, which waits no more."""
+        """Take the page out of those that wait."""
         awaited = self._waiting.pop(wish)
         for payer in awaited.payers:
             self._held[payer] -= 1
@@ -145,9 +146,9 @@ class Listing:
         return awaited
 
     def _make_room(self, payer: str) -> bool:
-        """Refuse the last page of whoever has asked for most of them: otherwise a few, with as many as there may be,
-        would keep all others out. Not one that somebody else wants who has asked for few, nor for somebody who has
-        asked for about as many. Returns whether there is room now."""
+        """Refuse the last page of the payer that has asked for most of them: otherwise a few payers, each with as many
+        pages as allowed, would keep all others out. A page stays if another payer wants it who has asked for few, and
+        all stay if ``payer`` has asked for about as many. Returns whether there is room now."""
         few = self._held.get(payer, 0) + 1
         most = max(self._held, key=self._held.__getitem__)
         for wish in reversed(self._lines[most]):
@@ -162,7 +163,7 @@ class Listing:
         while self._lines:
             payer = next(iter(self._lines))
             line, wish = self._lines.pop(payer), None
-            # What another has had made meanwhile does not cost the turn.
+            # A page that was made for another payer meanwhile does not cost the turn.
             while line and wish is None:
                 first = line.popleft()
                 wish = first if self._is_awaited(payer, first) else None

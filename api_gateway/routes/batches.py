@@ -35,7 +35,8 @@ BYTES_MAX: Final = 256 * 1024
 """Largest body. 500 bids with the longest ids and amounts have less."""
 
 _NEW_ITEMS_AT_ONCE: Final = 16
-"""Of one request: items that this process does not know yet, or that have left Redis."""
+"""The most items of one request that are looked for at once: those that this process does not know yet, or that have
+left Redis."""
 _EXAMPLE: Final = {
     "bids": [
         {"item_id": "demo-1", "user_id": "ada", "amount": 12.5, "bid_id": "ada-1"},
@@ -65,7 +66,7 @@ async def place_bids(request: Request) -> Response:
     context, permit = context_of(request), permit_of(request)
     batch = decode_body(_decoder, await request.body(), msgspec.json.encode(_EXAMPLE).decode())
     if permit.own_id is None and any(bid.user_id is UNSET for bid in batch.bids):
-        # Only where a token says who calls it may be left out.
+        # The user may be left out only where a token says who calls.
         raise InvalidInput("Object missing required field `user_id` - at `$.bids[...]`")
     permit.account.charge(len(batch.bids) - 1)
     answers = await _answer_all(context, permit, batch.bids)
@@ -141,7 +142,8 @@ async def _answer_new(
 
 
 async def _take_verdicts(context: Context, placed: Sequence[_Placed], answers: dict[int, Answer]) -> None:
-    """The answers to bids that were placed, or the problems that they end in: the other bids have theirs."""
+    """The answers to bids that were placed, or the problems of the errors that they raise, so that the other bids keep
+    their answers."""
     missing: dict[str, list[_Placed]] = {}
     for one in placed:
         bid = one.bid
@@ -175,7 +177,7 @@ async def _decide(context: Context, permit: Permit, bid: BatchedBid) -> Answer:
 
 
 async def _told(answer: Coroutine[None, None, Answer]) -> Answer:
-    """The answer, or the problem that it ends in: the other bids have theirs."""
+    """The answer, or the problem of the error that it raises, so that the other bids keep their answers."""
     try:
         return await answer
     except BiddingError as error:
@@ -185,6 +187,6 @@ async def _told(answer: Coroutine[None, None, Answer]) -> Answer:
 
 
 def _failed() -> Answer:
-    """Within the handler of what went wrong."""
+    """Log the error. Call it while the exception is being handled. Returns the answer."""
     logger.exception("a bid of a batch")
     return 500, problem_body(500, INTERNAL_ERROR, INTERNAL_ERROR_DETAIL)

@@ -132,7 +132,7 @@ async def get_bidder_of_item(request: Request, item_id: ItemIdPath, user_id: Use
 async def list_bidders_of_item(
     request: Request, item_id: ItemIdPath, cursor: Cursor = None, limit: Limit = PAGE_DEFAULT
 ) -> Response:
-    """Those who were approved, blocked or limited on the item. Who was for all items is in another list."""
+    """Those who were approved, blocked or limited on the item. Bidders who were for all items are in another list."""
     item = await _item(request, item_id)
     permit_of(request).require_seller(item.terms.seller_id)
     found, following = await context_of(request).rulings.page_of_item(item_id, cursor_in(cursor), limit)

@@ -45,8 +45,9 @@ _IDENTITY_REQUIRED: Final = (
 async def make_feed_ticket(request: Request) -> Response:
     """A ticket for the private channel of the live feed: say it within 30 s, in a message, on one connection.
 
-    With `AUTH_MODE=jwt` it is for whom the request's own token names, who is told the own maximum too, until that token
-    ends. Else it is for whichever user id is asked for, with `OPEN_IDENTITY=true`, and tells no maximum.
+    With `AUTH_MODE=jwt` it is for the user whom the request's own token names, until that token ends, and the feed
+    tells them their own maximum, too. Otherwise, with `OPEN_IDENTITY=true`, it is for whichever user id is asked for,
+    and the feed tells no maximum.
     """
     context = context_of(request)
     identity = await _identity(request, context)
@@ -74,9 +75,9 @@ async def make_feed_ticket(request: Request) -> Response:
 async def make_feed_token(request: Request) -> Response:
     """A token for the private channel of the live feed. It never tells a maximum.
 
-    With `AUTH_MODE=jwt` it is for whom the request's own token names, and ends no later than that one. Else it is for
-    whichever user id is asked for: that is for trying the platform out, so only with `OPEN_IDENTITY=true`. Without
-    both, the operator's own site, which knows who is logged in, signs the tokens.
+    With `AUTH_MODE=jwt` it is for the user whom the request's own token names, and ends no later than that token.
+    Otherwise, with `OPEN_IDENTITY=true`, it is for whichever user id is asked for, to try the platform out. Without
+    either, the operator's own site, which knows who is logged in, signs the tokens.
     """
     context = context_of(request)
     identity = await _identity(request, context)
@@ -110,7 +111,7 @@ async def _identity(request: Request, context: Context) -> Identity | None:
     expires_s = int(time.time()) + LIFETIME_S
     if permit.principal is None:
         return Identity(user_id, expires_s)
-    # Not for longer than the token that it was asked for with. Only who is surely the bidder is told the maximum.
+    # It ends no later than the caller's token. Only a caller who is surely the bidder is told the maximum.
     principal = permit.principal
     expires_s = min(expires_s, principal.expires_s)
     return Identity(user_id, expires_s, True, principal.issued_s, principal.token_id)

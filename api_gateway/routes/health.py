@@ -64,7 +64,7 @@ def _is_inside(request: Request) -> bool:
 
 
 async def own_part(context: Context) -> Part:
-    """This gateway, as it would be told by another one."""
+    """This gateway, as another one would describe it."""
     takes_bids, degraded = await _state(context)
     figures = {
         FIGURES["bidding_bids_decided_total"]: float(context.committer.decided_total),

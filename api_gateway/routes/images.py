@@ -57,7 +57,7 @@ async def upload_image(request: Request) -> Response:
     if permit.principal is not None:
         uploader = permit.principal.user_id
     else:
-        # As it is counted behind a proxy of ours as well.
+        # The address as it is counted, also behind a proxy of the operator.
         uploader = context_of(request).rates.address(peer_of(request.scope), request.scope["headers"])
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
@@ -93,7 +93,7 @@ def _headers(tag: str) -> dict[str, str]:
     return {
         "cache-control": _FOR_GOOD,
         "etag": tag,
-        # It is an image and nothing else, whatever its bytes look like and wherever it is opened.
+        # Browsers must treat it as an image, whatever its bytes look like and wherever it is opened.
         "x-content-type-options": "nosniff",
         "content-security-policy": "default-src 'none'; sandbox",
     }

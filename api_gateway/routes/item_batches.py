@@ -35,7 +35,7 @@ router = APIRouter(prefix="/api/v1", tags=["items"])
 
 PATH: Final = f"{router.prefix}/items:batch"
 BYTES_MAX: Final = 1024 * 1024
-"""Largest body."""
+"""The largest body."""
 
 _EXAMPLE: Final = {
     "items": [

@@ -226,7 +226,7 @@ async def get_named_bids(
     context: Context = context_of(request)
     for _ in range(READS_MAX):
         found = await context.items.find(checked_item_id(item_id), may_open=False)
-        # Of an item that has left Redis, the archive has all.
+        # The archive has all bids of an item that has left Redis.
         page = await context.history.page(item_id, cursor=cursor or None, limit=limit)
         if found.has_left and (retired := await context.archive.retired(item_id)) is not None:
             raise retired.error(item_id)
@@ -289,7 +289,7 @@ _EXTEND_DOCS: Final[dict[str, Any]] = {
 async def extend_item(request: Request, item_id: ItemIdPath) -> Response:
     """To `end_time`, or by `by_s` seconds; never earlier, and by at most 30 days in all.
 
-    A hard end moves along. How often late bids may still extend it stays.
+    A hard end moves along. The number of times that late bids may still extend it stays the same.
     """
     context, permit = context_of(request), permit_of(request)
     sent = decode_body(_extend_decoder, await request.body(), '{"by_s": 600, "reason": "the room has asked for time"}')

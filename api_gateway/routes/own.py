@@ -1,4 +1,4 @@
-"""What belongs to who calls: the watch list, the items on which they have bid, and those that they sell."""
+"""What belongs to the caller: the watch list, the items on which they have bid, and those that they sell."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ router = APIRouter(prefix="/api/v1", tags=["own"])
 _WATCHED: Final = "/me/watch-list/{item_id}"
 _PRIVATE: Final = {"cache-control": "no-store"}
 _UNITS_OF_LIST: Final = 5
-"""What a watch list costs of what a caller may ask for: a full one takes PostgreSQL some 1.5 ms."""
+"""How many units a caller is charged for reading a watch list: a full one takes PostgreSQL some 1.5 ms."""
 
 Cursor = Annotated[
     str | SkipJsonSchema[None],
@@ -69,7 +69,7 @@ async def get_watch_list(request: Request) -> Response:
 async def watch_item(request: Request, item_id: ItemIdPath) -> Response:
     """Put an item on the caller's watch list: at most 500. A repetition changes nothing."""
     context, user_id = context_of(request), _caller(request)
-    # What there is not would be kept for nobody.
+    # An item that does not exist must take no room on a list.
     await context.items.find(checked_item_id(item_id), may_open=False)
     await context.watch_lists.add(user_id, item_id)
     return as_json(WatchedAnswer(item_id, True), _PRIVATE)
@@ -98,7 +98,8 @@ async def unwatch_item(request: Request, item_id: ItemIdPath) -> Response:
     ),
 )
 async def list_own_bids(request: Request, cursor: Cursor = None, limit: Limit = PAGE_DEFAULT) -> Response:
-    """The items on which a bid of the caller was accepted, the newest first bid first; also where it was struck since.
+    """The items on which a bid of the caller was accepted, the item with the newest first bid first; also items whose
+    bid was struck since.
 
     It comes from the archive, so a bid of the last seconds may not be there yet. With `AUTH_MODE=open` nobody has such
     a list.

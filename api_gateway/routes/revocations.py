@@ -1,4 +1,4 @@
-"""``/api/v1/revocations``: tokens that are good no longer."""
+"""``/api/v1/revocations``: tokens that are no longer good."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def revoke_tokens(request: Request) -> Response:
     """All tokens of a user that were issued until now, or the one whose `jti` it is, are refused: here at once, at
     every other gateway within two seconds or so. WebSockets of bids that were opened with them are closed.
 
-    It holds for 30 days. Who asks again for the same revokes anew: tokens that were issued meanwhile, too. Who did it,
-    and why, is recorded: `GET /ops/acts`.
+    It holds for 30 days. To ask for the same again revokes the tokens that were issued meanwhile, too. Who did it, and
+    why, is recorded: `GET /ops/acts`.
     """
     context, permit = context_of(request), permit_of(request)
     if context.revoking is None or permit.principal is None:
@@ -61,7 +61,11 @@ async def revoke_tokens(request: Request) -> Response:
         told, done = {"token_id": body.token_id}, await context.revoking.revoke_token(body.token_id, **why)
     logger.warning("tokens revoked by %s: %s", permit.principal.user_id, told)
     if not done.is_recorded:
-        logger.error("who revoked tokens is in no record but this log: %s, by %s", told, permit.principal.user_id)
+        logger.error(
+            "the record of acts lacks a revocation, which stands in this log alone: %s, by %s",
+            told,
+            permit.principal.user_id,
+        )
     at_s, until_s = done.revocation
     answer = RevocationAnswer(to_rfc3339(at_s * 1_000_000), to_rfc3339(until_s * 1_000_000), done.is_recorded, **told)
     return Response(msgspec.json.encode(answer), 201, media_type="application/json")

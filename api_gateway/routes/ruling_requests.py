@@ -81,7 +81,7 @@ async def sent(request: Request) -> RulingBody:
 
 
 def said_in_address(reason: str, by: str | None) -> RulingBody:
-    """The same out of the address."""
+    """The same, out of the query of a request without a body."""
     return RulingBody(reason, msgspec.UNSET if by is None else by)
 
 

@@ -32,7 +32,7 @@ async def exchange_api_key(request: Request) -> Response:
         detail = "API keys need AUTH_MODE=jwt, API_KEY_SECRET and a key to sign with (AUTH_SIGNING_KEY_FILE)"
         return problem(503, "API_KEYS_OFF", detail)
     given = await context.api_keys.exchange(request.headers.raw)
-    # One caller, however many addresses it has.
+    # The user of the key is charged as one caller, whatever addresses it calls from.
     request.state.account.of(given.user_id)
     answer = TokenAnswer(access_token=given.token, token_type="Bearer", expires_in=given.expires_in_s)
     return Response(msgspec.json.encode(answer), 201, {"cache-control": "no-store"}, "application/json")

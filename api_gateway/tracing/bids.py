@@ -1,8 +1,8 @@
 """Sampled bids, from their request to their verdict, and who may have a bid sampled.
 
-Whoever runs the platform (``TRACE_NETWORKS``) is believed: their ``traceparent`` is the parent of what happens here,
-and its flag decides where the sampler heeds parents. A stranger's is at most a link: with it they could have each of
-their bids traced, or choose the ids that a sampler by ratio takes. And however many are sampled,
+The operators of the platform (``TRACE_NETWORKS``) are believed: their ``traceparent`` is the parent of what happens
+here, and its flag decides where the sampler heeds parents. A stranger's is at most a link: with it they could have each
+of their bids traced, or choose the ids that a sampler by ratio takes. And however many are sampled,
 ``TRACED_BIDS_RATE_MAX`` a second are traced.
 """
 

@@ -34,7 +34,7 @@ class Publication:
         self._spans = spans
         self._on_stored = on_stored
         self.header = traces_header(span.context for span in spans)
-        """For the message."""
+        """The header of the message, which names the spans that publish it."""
 
     def answered(self, error: Exception | None) -> None:
         """JetStream has answered; without an error it has the message."""
@@ -72,7 +72,7 @@ class EntryTraces:
         return b"" if key is None or decided is None else f"{key[1]}:{key[2]} {traces_header(decided)}".encode()
 
     def heard(self, shard: str, hint: bytes) -> None:
-        """Another gateway has written an entry of this shard, and says so."""
+        """Take the hint of another gateway that has written an entry of this shard."""
         match = _HINT.fullmatch(hint)
         if match is not None and (decided := traces_in(match[3].decode())):
             self.put((shard, int(match[1]), int(match[2])), decided)

@@ -43,7 +43,7 @@ class BidTrace:
         self._child = tracer.start("wait", parent=request.span.context)
 
     def taken(self, at_ns: int, facts: Facts) -> None:
-        """A flush has it."""
+        """A flush has taken the bid."""
         self._end(at_ns)
         self._child = self._tracer.start("decide", parent=self.request.span.context, start_ns=at_ns, facts=facts)
 

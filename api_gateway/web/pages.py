@@ -56,7 +56,7 @@ _FOR_GOOD: Final = "public, max-age=31536000, immutable"
 _PART: Final = re.compile(r"^ *<!-- part: ([a-z]+) -->\n", re.MULTILINE)
 _SCRIPT: Final = re.compile(r'^( *)<script type="module" src="/static/js/([a-z/]+\.js)"></script>\n', re.MULTILINE)
 _IMPORT: Final = re.compile(r'from "(\.\.?/[a-z/]+\.js)"')
-# Where it stands in a page, people sign in: scripts look for it.
+# The part of a page by which people sign in; scripts look for it.
 _ACCOUNT: Final = "account"
 _CONSOLES: Final = "consoles"
 # Of smaller files gzip saves about as much as its header costs.
@@ -64,7 +64,7 @@ _GZIP_FROM_BYTES: Final = 512
 # Larger files are compressed when somebody asks for them, away from the event loop, and sent in pieces.
 _LARGE_BYTES: Final = 128 * 1024
 _OUR_IMAGES: Final = "'self'"
-# The style of Swagger UI has its few images within it.
+# The style sheet of Swagger UI contains its few images.
 _AND_WITHIN_STYLES: Final = "'self' data:"
 
 

@@ -1,7 +1,7 @@
 """Keeps a cache of closed items in step with the event stream.
 
-A closed item changes when one of its bids is struck, and an item becomes a closed one. Either is an event, which is
-heard here. The archive hears it too, and that is the race:
+A closed item changes when one of its bids is struck, and an item becomes a closed one. Each of these is an event, which
+this process hears. The archive hears it too, and that is the race:
 
 1. an event of the item is heard here, and what is kept of the item is forgotten;
 2. somebody asks, and the archive, which has not committed that event yet, tells what was before;
@@ -10,10 +10,10 @@ heard here. The archive hears it too, and that is the race:
 So from 1 on the item is *unsettled*: what the archive says of it is told and not kept. It is settled when the archiver
 has acknowledged everything that the stream held at a moment after 1, since it acknowledges after its commit.
 
-While events may be missed nothing is kept at all: until the stream is followed, and from then on until the archive has
-what the stream held at that moment. The same holds after this process has slept for long: what it kept may have changed
-meanwhile, and what it has not read yet may say so. Heartbeats do not tell that events come: so every few seconds the
-stream is asked what it has, and that must have been heard when it is asked again.
+While this process may miss events it keeps nothing at all. That lasts until it follows the stream and the archive has
+what the stream held when the following began. The same holds after this process has slept for long: what it kept may
+have changed meanwhile, and the events that say so may be unread. Heartbeats do not tell that events come: so every few
+seconds the stream is asked what it has, and that must have been heard when it is asked again.
 """
 
 from __future__ import annotations
@@ -43,16 +43,17 @@ logger = logging.getLogger(__name__)
 UNSETTLED_MAX: Final = 10_000
 """Items. With more, nothing is kept until the archive has caught up."""
 STALLED_S: Final = 20.0
-"""Of a process that asks Redis first: an item that is struck stays there for a minute."""
+"""How long a process may do nothing before it drops what it kept, if it asks Redis first: an item with a struck bid
+stays there for a minute."""
 WATCH_S: Final = 5.0
-"""Between two questions to the stream about how far it is."""
+"""The time between two questions to the stream about how far it is."""
 _ASKS_FAILED_MAX: Final = 2
 _LOOK_S: Final = 0.25
 _TRY_AGAIN_S: Final = 1.0
 _TICK_S: Final = 1.0
 _AWAY: Final = (nats.errors.Error, StreamUnavailable, Unavailable, OSError, TimeoutError)
 _FINAL: Final = frozenset(status for status in Status if status.is_final)
-# Where none of these is in a message, no event of it closes an item or strikes a bid. Most messages are not decoded.
+# A message without any of these closes no item and strikes no bid, so most messages are not decoded.
 _MAY_MATTER: Final = (b"sold", b"cancelled", b"voided")
 
 
@@ -89,7 +90,7 @@ class Changes:
         self._stalled_s = stalled_s
         self._awake_s = clock()
         self._unsettled: dict[str, int] = {}
-        """Items, and the round in which each was heard of."""
+        """Unsettled items, and the round in which each was heard of last."""
         self._round = 0
         self._sequence: Callable[[], int] = _no_sequence
         self._base = 0
@@ -110,7 +111,8 @@ class Changes:
         cache.suspend()
 
     def follow(self, sequence: Callable[[], int]) -> None:
-        """``sequence``: the number in the stream of the message that is being told, or was told last; 0: none yet."""
+        """``sequence``: tells the stream's number of the message that is being handled, or was handled last; 0 before
+        the first."""
         self._sequence = sequence
 
     @property
@@ -120,13 +122,15 @@ class Changes:
 
     @property
     def stream(self) -> int:
-        """Which stream these are numbers of: when it was made, in microseconds, as of when keeping began."""
+        """The stream to which these numbers belong, named by when it was made, in microseconds; as it was when keeping
+        began."""
         return self._stream
 
     @property
     def needed(self) -> int:
-        """The number of the last message of which nothing will be heard again here, and which may have changed what
-        somebody else keeps. Also after its item is settled: others may hear of it later."""
+        """The number of the last message that others must have heard before this process takes over what they keep: it
+        may have changed that, and will not be heard here again. It stays after its item is settled, since others may
+        hear of it later."""
         return max(self._base, self._changed_at)
 
     def is_unsettled(self, item_id: str) -> bool:
@@ -135,11 +139,11 @@ class Changes:
 
     @property
     def unsettled(self) -> int:
-        """Items now."""
+        """How many items are unsettled now."""
         return len(self._unsettled)
 
     def check(self) -> None:
-        """To be called before the cache is asked: notices that this process has slept, before anything else does."""
+        """Notice that this process has slept. Call it before the cache is asked."""
         now = self._clock()
         slept_s, self._awake_s = now - self._awake_s, now
         if slept_s > self._stalled_s:
@@ -151,7 +155,7 @@ class Changes:
     def on_stream_up(self) -> None:
         """See :class:`shared.streams.follower.Listener`."""
         self._is_up = True
-        # It may be another stream, which counts anew.
+        # The stream may be another one, which counts anew.
         self._base = self._stream = self._changed_at = 0
         self._may_have_missed()
 
@@ -168,7 +172,7 @@ class Changes:
         try:
             batch = decode_any_batch(batch_decoder, data)
         except DecodeError:
-            # Nobody can tell what it says; whoever can will have it archived.
+            # This version cannot decode the message; a version that can will archive it.
             self._changed(item_id, struck=True)
             return
         is_final = any(event.status in _FINAL for event in batch.events)
@@ -205,7 +209,8 @@ class Changes:
         """Follow the stream and settle what is heard, until cancelled; survives every outage.
 
         Args:
-            before_keeping: awaited each time before values are kept again; where it raises ``Unavailable``, later.
+            before_keeping: awaited each time before values are kept again; where it raises ``Unavailable``, that is
+            tried later.
         """
         self._before_keeping = before_keeping
         self.follow(lambda: follower.sequence)
@@ -221,8 +226,9 @@ class Changes:
             self.check()
 
     async def watch(self, begin_anew: Callable[[str], None]) -> None:
-        """Compare what is heard with what the stream's leader has, until cancelled. Where that is behind, or cannot be
-        told twice in a row, what is kept is dropped; ``begin_anew`` has the stream followed by another consumer."""
+        """Compare what is heard with what the stream's leader has, until cancelled. Where what was heard is behind, or
+        the leader does not say twice in a row, what is kept is dropped and ``begin_anew`` is called, which follows the
+        stream by another consumer."""
         failed = 0
         due = Head(0, 0)
         while True:
@@ -275,7 +281,8 @@ class Changes:
             await asyncio.sleep(_LOOK_S)
             progress = await self._progress.ask()
             if missed != self._missed or progress.stream != stream:
-                # Something newer is to be waited for, which has this in it. What another stream has lost comes again.
+                # Begin anew: the next round waits for a newer target, which includes this one. A stream that was made
+                # anew gets the messages again that the former one lost.
                 self._due.set()
                 return
         for item_id in [item_id for item_id, heard in self._unsettled.items() if heard <= ended_round]:

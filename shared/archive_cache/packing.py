@@ -11,7 +11,7 @@ from typing import Final
 
 PACK_FROM_BYTES: Final = 1_024
 PAYS_BELOW: Final = 0.75
-"""Packed size by plain size."""
+"""Packing pays below this packed size, as a share of the plain size."""
 UNPACKED_BYTES_MAX: Final = 16 * 1024**2
 
 _MAGIC: Final = b"\x1f\x8b"
@@ -30,7 +30,7 @@ def pack(value: bytes) -> bytes:
 
 
 def is_packed(kept: bytes) -> bool:
-    """Whether it is gzip, to be sent as such to whoever takes it."""
+    """Whether it is gzip, which is sent as it is to clients that accept gzip."""
     return kept.startswith(_MAGIC)
 
 

@@ -18,7 +18,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 class Progress(NamedTuple):
     """Sequence numbers of the stream: of its last message, and up to which everything is committed in PostgreSQL; and
-    when the stream was made, in microseconds, by which it is told from one that was made anew."""
+    when the stream was made, in microseconds, which tells it from a stream that was made anew."""
 
     last: int
     archived: int
@@ -39,7 +39,7 @@ class ArchiveProgress:
         self._link = link
 
     async def head(self) -> Head:
-        """Of the stream, as its leader knows it now.
+        """The head of the stream, as its leader knows it now.
 
         Raises:
             StreamUnavailable, nats.errors.Error, OSError, TimeoutError: it cannot be told now.
@@ -53,7 +53,7 @@ class ArchiveProgress:
             return Head(info.state.last_seq, _micros_of(info.created))
 
     async def ask(self) -> Progress:
-        """As it is now. Without a stream there is nothing to archive; without an archiver nothing is archived.
+        """The progress now. Without a stream there is nothing to archive; without an archiver nothing is archived.
 
         Raises:
             StreamUnavailable, nats.errors.Error, OSError, TimeoutError: it cannot be told now.
@@ -73,8 +73,9 @@ class ArchiveProgress:
             archived = consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
             if archived >= last or consumer.num_pending or consumer.num_ack_pending:
                 return Progress(last, archived, stream)
-            # Either the messages after those that were acknowledged are no longer in the stream, and their numbers are
-            # nobody's; or the leader of the consumer, which is not that of the stream, has not heard of them.
+            # Either the stream no longer holds the messages after the acknowledged ones, so there is nothing to wait
+            # for; or the leader of the consumer, which may be another server than that of the stream, has not heard of
+            # them.
             is_behind = state.messages and await _holds_any_from(jetstream, archived + 1)
             return Progress(last, archived if is_behind else last, stream)
 

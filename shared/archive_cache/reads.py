@@ -1,12 +1,13 @@
 """The archive's answers about closed items, through a cache.
 
 Three groups. ``items`` has what is read most, under keys that can be told from an item's id alone: the item in both
-forms, and the first page of its history. ``pages`` has the other pages; nobody knows which of an item's are kept, so a
-void after the close forgets all of the group, in constant time. Both are rare: such voids, and readers of older pages.
+forms, and the first page of its history. ``pages`` has the other pages; nobody knows which pages of an item are kept,
+so a void after the close forgets the whole group, in constant time. Such voids are rare, and so are readers of older
+pages.
 
 ``catalogue`` has which items a page of the catalogue names, in which order, and nothing else of them. Any event may
-change that, so nobody tells when. A page is kept for a moment, and only the first one of a list: what follows a cursor
-that anybody may make up is shared with those who ask for it at that moment, and not kept.
+change that, so no event makes a page forgotten. A page is kept for a moment, and only the first one of a list. Anybody
+can make up a cursor, so a page after a cursor is shared with those who ask for it at the same moment, and not kept.
 """
 
 from __future__ import annotations
@@ -30,27 +31,27 @@ from shared.read_cache.groups.group import GroupLimits, LoadMany
 logger = logging.getLogger(__name__)
 
 FORMAT: Final = 4
-"""Of what is kept, as JSON. To be raised where a reader of the version before could not read what is written now, or
-the other way round."""
+"""The version of the JSON that is kept. Raise it where a reader of the version before could not read what is written
+now, or the other way round."""
 
 
 def name_of_group(kind: Literal["items", "pages", "catalogue"]) -> str:
-    """What processes call a group that share it. The name has the format, and who bidders are in what is kept: so
-    processes of two versions, or with other settings of aliases, never read what the other one has written. A peer that
-    does not know a group costs a load."""
+    """The name under which processes share a group. It contains the format and the settings of aliases, so that
+    processes of two versions, or with different settings, never read each other's values. A peer that does not know a
+    group costs a load."""
     return f"{kind}-{FORMAT}-{naming()}"
 
 
 LIMITS: Final = GroupLimits(negative_ttl_s=0.25)
-"""That there is no such closed item is believed for a moment: an item that was struck is none until its chain of hashes
-has the void, and its archiver needs milliseconds for that."""
+"""The answer that there is no such closed item is believed only for a moment: an item with a new void counts as not
+closed until its chain of hashes has the void, for which the archiver needs milliseconds."""
 
 CATALOGUE_OLD_S: Final = 0.5
-"""How old a page of the catalogue is at most when somebody asks for it, whatever is on its way."""
+"""How old a page of the catalogue is at most when a reader gets it, whichever nodes it came through."""
 
 CATALOGUE_LIMITS: Final = GroupLimits(ttl_s=CATALOGUE_OLD_S / 2, joined_for_s=CATALOGUE_OLD_S / 2)
-"""Half of it each for a reader's question to the owner of the key, which others may join, and for what the owner has. A
-mirror lasts no longer than what it was made of."""
+"""One half is for a reader's fetch from the owner of the key, which others may join; the other is for the age of what
+the owner keeps. A mirror lasts no longer than the value of which it is a copy."""
 
 
 def keys_of(item_id: str) -> tuple[str, str, str]:
@@ -83,12 +84,12 @@ def groups(
     limits: GroupLimits | None = None,
     load_states: LoadMany | None = None,
 ) -> list[GroupSpec]:
-    """What a cache of closed items is opened with.
+    """The groups with which a cache of closed items is opened.
 
     Args:
         is_unsettled: whether an item has changed and the archive may not have it yet; see
             :class:`shared.archive_cache.changes.Changes`.
-        limits: of items and their histories, other ones than ``LIMITS``.
+        limits: of items and their histories, instead of ``LIMITS``.
         load_states: several keys ``states/<item>`` in one question, packed.
     """
 
@@ -128,7 +129,7 @@ class CachedReads:
     def __init__(self, cache: ReadCache, origin: ClosedReads, *, before_get: Callable[[], None] | None = None) -> None:
         """
         Args:
-            origin: for what is kept and damaged.
+            origin: is asked where a kept value is damaged.
             before_get: called before each look into the cache, such as :meth:`Changes.check`.
         """
         self._cache = cache

@@ -122,7 +122,8 @@ class Asking:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate the errors of the driver, but for ``asyncpg.DataError``: PostgreSQL answers, and the query is wrong."""
+    """Translate the errors of the driver, except for ``asyncpg.DataError``: there PostgreSQL answers, and the query is
+    wrong."""
     try:
         yield
     except asyncpg.DataError:

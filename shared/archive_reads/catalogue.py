@@ -109,7 +109,7 @@ async def catalogue_page(
             *arguments,
         )
     except asyncpg.DataError:
-        # It looks like a place, but is none: the 32nd of a month, say.
+        # It has the form of a place and is none, like the 32nd of a month.
         raise InvalidInput("cursor: use the next_cursor of the page before, unchanged") from None
     page = rows[:limit]
     more = len(rows) > limit

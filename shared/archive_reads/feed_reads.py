@@ -37,7 +37,7 @@ class FeedReads:
         return recent_events(item.terms, item.state.bid_count, item.state.end_us, rows)
 
     async def bidders(self, item_id: str, users: Collection[str]) -> set[str]:
-        """Those of these users of whom an accepted bid stands.
+        """Those of these users who have an accepted bid that stands.
 
         Raises:
             Unavailable: PostgreSQL cannot be asked.

@@ -13,7 +13,7 @@ from shared.timefmt import to_rfc3339
 
 PAGE_MAX: Final = 200
 PAGE_DEFAULT: Final = 50
-"""Bids of a page."""
+"""Bids of a page, unless the reader asks for another number."""
 
 _BIDS: Final = """
     SELECT epoch, seq, bid_id, user_id, amount, kind, (extract(epoch FROM placed_at) * 1000000)::bigint AS ts_us,

@@ -1,4 +1,4 @@
-"""Who might bid on a closed item, as Redis had it while it had the item."""
+"""Rulings on the bidders of a closed item, as Redis had them while it had the item."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def item_rulings(fetch: Fetch, item_id: str, cursor: int, count: int) -> t
     """
     at = cursor - ARCHIVED_CURSORS
     if not 0 <= at < RULED_PER_ITEM_MAX:
-        # A cursor of Redis, from before the item has left: it tells nothing of the order here.
+        # Redis gave out this cursor before the item left; it means nothing in the order here, so begin from the first.
         at = 0
     found, following = await _read(fetch, item_id, None, at, count)
     return found, following and following + ARCHIVED_CURSORS

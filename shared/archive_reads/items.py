@@ -61,7 +61,7 @@ def terms_of(row: Row) -> Terms:
 
 
 def hard_end_of(terms: Terms, turns: Turns) -> int | None:
-    """Past which instant the soft close never moved the end, after pauses and operators have moved it."""
+    """The instant past which the soft close never moved the end, shifted as pauses and operators have moved it."""
     agreed_us = terms.soft_close.hard_end_us if terms.soft_close else None
     return None if agreed_us is None else agreed_us + turns.shift_us + turns.moved_us
 

@@ -30,7 +30,8 @@ async def keyed_verdicts(fetch: Fetch, item_id: str, user_id: str | None, key: s
         # The terms as they are, with the reserve: a verdict says whether it was met.
         item = (await closed_items(fetch, [item_id])).get(item_id)
         if item is None:
-            # It came back and was struck a moment ago. The bid is there all the same, and must not be told as unknown.
+            # The item came back and one of its bids was struck a moment ago. The bid that is asked about exists all the
+            # same, and must not be reported as unknown.
             raise Unavailable("a change of this item is being archived; try again", retry_after_s=1)
         follower = bids[1] if len(bids) > 1 else None
         answer = answered(bids[0], follower, item.terms)

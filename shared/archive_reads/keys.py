@@ -1,4 +1,4 @@
-"""Keys of what is read from the archive, as caches and their clients say them.
+"""Keys of what is read from the archive, as caches and their clients write them.
 
     items/<item>                              the public JSON of a closed item
     items/<item>/bids[/<limit>[/<cursor>]]    a page of its history; without a limit the first page of 50
@@ -29,7 +29,7 @@ _CURSOR: Final = re.compile(r"[A-Za-z0-9_:-]{1,512}")
 
 
 class KeyInvalid(InvalidInput):
-    """No key of anything that can be read here."""
+    """The text is not a key of anything that can be read here."""
 
     code = "KEY_INVALID"
 

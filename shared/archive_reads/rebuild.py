@@ -90,7 +90,8 @@ class Hidden:
         leader, price = row["highest_bidder_id"] or "", row["current_bid"]
         if self.standing is not None and self.standing.leader == leader:
             return self.standing
-        # Without maxima each bid is its own maximum. So too if a message is a dead letter, and the facts do not fit.
+        # Without maxima each bid is its own maximum. The same is assumed if a message became a dead letter, so that the
+        # facts do not fit.
         return Maxima(leader, price, row["runner_up"]) if leader else Maxima("", 0, 0)
 
 

@@ -1,6 +1,6 @@
-"""Reads what items are made of again (:mod:`shared.archive_reads.rebuild`), for a whole shard or for one item.
+"""Reads the rows from which items are rebuilt (:mod:`shared.archive_reads.rebuild`), for a whole shard or for one item.
 
-Everything here holds hidden maxima. It goes into Redis, and into nothing that anybody is shown.
+Everything here holds hidden maxima. It goes into Redis, and never into anything that is shown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Connection = Any
 
 _SQL: Final = statements("rebuild")
 _ROWS_PER_STEP: Final = 1_000
-"""An item may have hundreds of thousands of bidders. Whoever reads one goes on with other work between two steps."""
+"""An item may have hundreds of thousands of bidders, so they are read in steps, and other tasks run between two steps.
+"""
 
 
 class Read(NamedTuple):

@@ -23,7 +23,7 @@ class Retired(msgspec.Struct, frozen=True):
 
     Attributes:
         export: the name of the export in the operator's bucket or folder.
-        head: the hash of the last event, in hex: of this item there is no other log that leads to it.
+        head: the hash of the last event, in hex: no other log of the item leads to it.
         bids, events: how many it has; events count bids too.
         retired_at: in microseconds since 1970.
     """
@@ -35,7 +35,7 @@ class Retired(msgspec.Struct, frozen=True):
     retired_at: int
 
     def error(self, item_id: str) -> HistoryRetired:
-        """For those who ask for the log."""
+        """The error for those who ask for the log."""
         return HistoryRetired(item_id, export=self.export, head=self.head, bids=self.bids, retired_us=self.retired_at)
 
 
@@ -67,7 +67,8 @@ async def retired_item(fetch: Fetch, item_id: str) -> Retired | None:
 
 
 async def is_retiring(fetch: Fetch, item_id: str) -> bool:
-    """Whether somebody looks right now whether the item may retire: then it is not to come back into Redis.
+    """Whether the retention is checking right now if the item may retire. Until that is over it must not come back into
+    Redis.
 
     Raises:
         Unavailable: PostgreSQL cannot be asked.
@@ -77,7 +78,7 @@ async def is_retiring(fetch: Fetch, item_id: str) -> bool:
 
 
 def encode_retired(retired: Retired) -> bytes:
-    """What a key of the item's history has in place of a page."""
+    """The value that a key of the item's history has in place of a page."""
     return msgspec.json.encode(_Told(retired))
 
 

@@ -12,5 +12,5 @@ _PARTS: Final = read_statements(_FOLDER / "parts.sql")
 
 
 def statements(file: str) -> dict[str, str]:
-    """Those of ``<file>.sql``, by name."""
+    """The statements of ``<file>.sql``, by name."""
     return read_statements(_FOLDER / f"{file}.sql", parts=_PARTS)

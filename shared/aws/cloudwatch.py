@@ -116,7 +116,7 @@ class Reporter:
         self._seen |= {metric.name: dict(metric.counts) for metric in metrics if isinstance(metric, Distribution)}
 
     def _told(self, metric: Metric) -> dict[str, Any]:
-        """What is said of it; empty: nothing happened that could be told."""
+        """The metric as CloudWatch takes it; empty if nothing happened."""
         if isinstance(metric, Gauge):
             return {"Value": float(metric.value)}
         if isinstance(metric, Total):

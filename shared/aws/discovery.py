@@ -55,7 +55,7 @@ def deregister(client: Any, service_id: str, instance_id: str) -> None:
 
 
 def discover(client: Any, namespace: str, service: str) -> list[Instance]:
-    """The instances that are healthy, all of them where none is; in a stable order, at most 100.
+    """The healthy instances, or all if none is healthy; in a stable order, at most 100.
 
     Raises:
         AwsError: Cloud Map cannot be asked, or does not know the service.

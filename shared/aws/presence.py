@@ -87,8 +87,8 @@ async def _registered(client: Any, service_id: str, instance: discovery.Instance
         logger.info("registered at %s as %s:%d", service_id, instance.address, instance.port)
         await asyncio.Event().wait()
     finally:
-        # The thread asks on, so AWS may register the instance after this moment: wait for its answer first. One that
-        # failed may have registered it, too.
+        # The call goes on in its thread, so AWS may register the instance after this moment: wait for its answer first.
+        # A call that failed may have registered it, too.
         with contextlib.suppress(AwsError):
             await asked
         with contextlib.suppress(AwsError):

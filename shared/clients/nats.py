@@ -72,9 +72,9 @@ class _Client(Client):
 
     @override
     async def _attempt_reconnect(self) -> None:
-        # It would be closed only when the server has taken all that waits to be sent. A server that vanished, or hangs,
-        # never does, and until then the client would try no server again. Nothing is lost that was not in doubt: a
-        # caller who must know that a message arrived waits for an answer.
+        # The library would close the connection only when the server has taken all that waits to be sent. A server that
+        # vanished, or hangs, never does, and until then the client would try no server again. Nothing is lost that was
+        # not in doubt: a caller who must know that a message arrived waits for an answer.
         self._let_go()
         await super()._attempt_reconnect()
 
@@ -84,7 +84,8 @@ class _Client(Client):
 
 
 def inbox_prefix(user: str | None) -> str:
-    """Below which subject answers come: a user's own, so that permissions can keep all others from hearing them."""
+    """The subject below which a user's answers come. Each user has its own, so that permissions can keep all others
+    from hearing them."""
     return "_INBOX" if not user else inbox_of(user.translate(_NOT_IN_SUBJECTS))
 
 
@@ -106,7 +107,7 @@ async def open_nats(url: str, *, name: str) -> Client:
         logger.warning("nats: %s: %s", type(error).__name__, error)
 
     async def on_disconnected() -> None:
-        # An orderly close ends here too.
+        # The library calls this after an orderly close, too.
         if not client.is_closed:
             logger.warning("nats: disconnected from %s", shown)
 

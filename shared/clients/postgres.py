@@ -17,10 +17,10 @@ async def open_postgres(
         name: ``application_name``, shown in ``pg_stat_activity``.
         connections_max: upper bound of the pool.
         timeout_s: for connecting and for each command.
-        only_looks_up: whoever has the pool asks some forty statements, whose rows are found by a key or by a range of
-            an index (those of the catalogue by price are not), and leaves nothing behind in the session. PostgreSQL
-            then plans each statement once per connection, and not for each question, and connections are not cleaned
-            between two questions. Either takes longer than a look-up.
+        only_looks_up: the owner of the pool asks some forty statements, which find their rows by a key or by a range of
+            an index (only the catalogue by price does not), and leaves nothing behind in the session. Then PostgreSQL
+            plans each statement once per connection, and connections are not cleaned between two questions. Planning
+            and cleaning each take longer than a look-up.
     """
     return await asyncpg.create_pool(
         url,

@@ -89,7 +89,8 @@ def _packed_in_c(connection: type[Any]) -> Any:
 
 
 def told_of(error: BaseException) -> str:
-    """What may be told to anybody of an error of Redis: errors of the library and of the system name addresses."""
+    """The text of an error of Redis that anybody may see. Of errors of the library and of the system, whose texts name
+    addresses, it is the type alone."""
     of_library = type(error).__module__.partition(".")[0] in ("redis", "builtins", "asyncio")
     if of_library and not isinstance(error, ResponseError):
         return type(error).__name__

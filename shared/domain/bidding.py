@@ -138,7 +138,7 @@ def count_in(terms: Terms, state: State, bid: Bid, *, buys_now: bool = False) ->
 
 
 def _refusal_by_bid(terms: Terms, state: State, bid: Bid, rulings: Rulings) -> str | None:
-    """Who bids, and how much. The limit comes last: it refuses nothing but what would count without it."""
+    """Checks who bids, then how much. The limit comes last: it refuses only a bid that would count without it."""
     if terms.seller_id is not None and bid.user_id == terms.seller_id:
         return "OWN_ITEM"
     if rulings.refusal is not None:
@@ -147,17 +147,18 @@ def _refusal_by_bid(terms: Terms, state: State, bid: Bid, rulings: Rulings) -> s
     refusal = None if taken_at is not None else _refusal_by_amount(terms, state, bid)
     if refusal is not None:
         return refusal
-    # Who buys at once pays that price, however much was offered.
+    # A buyer at once pays the buy-now price, however much the bid offered.
     most = bid.limit if taken_at is None else max(taken_at, state.price)
     return None if rulings.allows(most) and _has_credit(state, bid, most, rulings) else "LIMIT_EXCEEDED"
 
 
 def _has_credit(state: State, bid: Bid, most: int, rulings: Rulings) -> bool:
-    """Whether the bid is within the spending limit, had it to lead. What the bidder leads with already is theirs."""
+    """Whether the bid is within the spending limit if it leads. A leader keeps the credit for the maximum that leads
+    already."""
     if rulings.credit is None or most <= rulings.credit:
         return True
-    # Not also a rival whom the leader's maximum beats: with too little credit one would search for that maximum from
-    # above, refused as long as the bid is higher, and could lift the price to it without a risk.
+    # A rival whom the leader's maximum beats is refused, too. Otherwise a rival with too little credit could find that
+    # maximum from above, since each higher bid is refused, and lift the price to it without a risk.
     return bid.user_id == state.leader and most <= state.leader_max
 
 

@@ -149,7 +149,7 @@ class ItemExists(BiddingError):
 
 
 class TooManyRulings(BiddingError):
-    """There are as many rulings on bidders as may be; nothing was changed."""
+    """The bound on the number of rulings on bidders is reached; nothing was changed."""
 
     code = "TOO_MANY_RULINGS"
 

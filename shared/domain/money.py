@@ -271,7 +271,7 @@ def format_amount(minor: int, exponent: int) -> str:
 
 
 def format_minor(minor: str, exponent: int) -> str:
-    """The same of minor units as decimal digits: ``"1250", 2`` gives ``"12.50"``."""
+    """The same for minor units as decimal digits: ``"1250", 2`` gives ``"12.50"``."""
     if exponent == 2 and len(minor) > 2:
         return f"{minor[:-2]}.{minor[-2:]}"
     return format_amount(int(minor), exponent)

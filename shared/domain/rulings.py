@@ -14,11 +14,12 @@ class Rulings:
     """All that was ruled on one bidder, as far as it matters on one item.
 
     Attributes:
-        needs_approval: the item asks for approval, or the house does on every item. approved: for this item, or for
-        all. blocked: on this item, on all of its seller, or on all. limit: the most that one bid of the bidder on
-        this item may come to, in minor units; None for any amount. credit: the most with which the bidder may lead
-        this item, given the spending limit and what else the bidder leads
-            with; None for any amount.
+        needs_approval: the item asks for approval, or the house does on every item.
+        approved: for this item, or for all.
+        blocked: on this item, on all of its seller, or on all.
+        limit: the most that one bid of the bidder on this item may come to, in minor units; None for any amount.
+        credit: the most with which the bidder may lead this item, in minor units, given the spending limit and what
+            else the bidder leads with; None for any amount.
     """
 
     needs_approval: bool = False

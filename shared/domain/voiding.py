@@ -68,14 +68,14 @@ class LogEntry:
     answer_stands: bool = False
 
     def rows(self) -> Iterable[Row]:
-        """Its standing rows."""
+        """The rows of this entry that stand."""
         if self.row_stands and self.shown is not None:
             yield Row(self.bid.bid_id, self.bid.user_id, self.seq, self.shown, is_automatic=self.kind == "anew")
         if self.answer_stands and self.answer is not None and self.answered_by is not None:
             yield Row(answers(self.bid.bid_id), self.answered_by, self.seq + 1, self.answer, is_automatic=True)
 
     def shows(self, placed: BidPlaced) -> bool:
-        """Whether one of its rows that stand is this."""
+        """Whether this is one of its standing rows."""
         if placed.kind == "proxy":
             return self.answer_stands and (self.answer, self.answered_by) == (placed.amount, placed.user_id)
         return self.row_stands and self.shown == placed.amount

@@ -50,8 +50,9 @@ class FeedClient:
         url: of the service, ``ws://host:port`` or ``wss://…``; ``http`` and ``https`` work too.
         items: ids to follow from the start; :meth:`follow` adds further ones.
         token: the feed token, which opens the private channel.
-        new_ticket: instead of it, where tickets come from: asked for each connection, and again when the session of the
-            last one is over. While it fails the feed goes on without the private channel, and an update says so.
+        new_ticket: instead of a token, a function that returns a ticket. It is called for each connection, and again
+            when the session of the last ticket is over. While it fails the feed goes on without the private channel,
+            and an update says so.
         full: every event of every item, instead of a limited number of states per second.
         chance: random numbers from 0 to 1, for the waits between attempts.
 
@@ -109,7 +110,7 @@ class FeedClient:
                 raise
         return self._updates.popleft()
 
-    # ------------------------------------------------------------------------------------------------ to be looked at
+    # ---------------------------------------------------------------------------------------------------- what is known
 
     @property
     def connection(self) -> ConnectionState:
@@ -137,7 +138,7 @@ class FeedClient:
         """Seconds to the end of an item by the service's clock; None without an end or a clock."""
         return self._state.remaining_s(item_id, _now_s())
 
-    # --------------------------------------------------------------------------------------------------- to be changed
+    # --------------------------------------------------------------------------------------------------- what to follow
 
     async def follow(self, *items: str) -> None:
         """Follow these items too.

@@ -122,7 +122,7 @@ class FeedState:
         self._is_service_stale = False
         self._attempt = 0
 
-    # ------------------------------------------------------------------------------------------------ to be looked at
+    # ---------------------------------------------------------------------------------------------------- what is known
 
     @property
     def items(self) -> tuple[str, ...]:
@@ -334,7 +334,8 @@ class FeedState:
             step.updates.append(Refused(code, message, each, ended=True))
 
     def _slow_down(self, frame: dict[str, Any]) -> Step:
-        """Some operations were not carried out, and it is not told which: reconnect later, and send all again."""
+        """Some operations were not carried out, and the service does not say which: reconnect later, and send all
+        again."""
         self._disconnect()
         self._attempt = max(self._attempt, SLOW_DOWN_ATTEMPT)
         step = self._retry()

@@ -99,7 +99,8 @@ class Standing:
 class Refused:
     """An operation failed, for example with ``ITEM_NOT_FOUND`` or ``TOKEN_EXPIRED``; the feed goes on.
 
-    After ``TOO_MANY_OPERATIONS`` it goes on over a new connection, some seconds later, with all items of then.
+    After ``TOO_MANY_OPERATIONS`` it goes on over a new connection, some seconds later, with all items that are followed
+    then.
 
     ``item_id``: the item that it is about, if it is one; ``ended``: this item is no longer followed.
     """

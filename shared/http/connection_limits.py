@@ -1,7 +1,7 @@
 """How many connections a server holds: in all, and of one address. Pure.
 
-The connections themselves are counted, whatever is said on them: each takes a file descriptor, of which there are so
-many. The live feed counts its viewers besides, by the address that a trusted proxy reports.
+The connections themselves are counted, whatever is said on them: each takes a file descriptor, and a process may have
+only so many. The live feed counts its viewers besides, by the address that a trusted proxy reports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNLIMITED: Final = 0
 
 
 class Refusal(NamedTuple):
-    """What a connection without room is told."""
+    """What a connection is told for which there is no room."""
 
     status: int
     code: str
@@ -53,11 +53,11 @@ class ConnectionLimits:
         self._seldom = Seldom(logger)
         self.connections = 0
         self.turned_away = 0
-        """Those that are being told so now."""
+        """Connections that are being told now that there is no room."""
         self.refused_total = 0
 
     def enter(self, address: str) -> str | Refusal:
-        """Count a connection from this address. Returns what :meth:`leave` is to be given, or the refusal."""
+        """Count a connection from this address. Returns the argument for :meth:`leave`, or the refusal."""
         counted = "" if self._proxies.has(address) else counted_as(address)
         refusal: Refusal | None = None
         if self._connections_max and self.connections >= self._connections_max:
@@ -74,7 +74,7 @@ class ConnectionLimits:
         return counted
 
     def leave(self, counted: str) -> None:
-        """It has gone."""
+        """The connection has gone. ``counted``: what :meth:`enter` returned."""
         self.connections -= 1
         if counted:
             self._addresses.leave(counted)

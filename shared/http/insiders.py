@@ -1,4 +1,4 @@
-"""Who may be told how the platform is doing: by the address from which they ask. Pure."""
+"""Decides by the address of the caller who may be told how the platform is doing. Pure."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Insiders:
         """
         Args:
             networks: separated by commas; ``*`` is everybody.
-            proxies: of whom it is believed for whom they ask.
+            proxies: the peers whose word is believed about the client for whom they ask.
         """
         self._networks = Proxies(networks)
         self._proxies = proxies
 
     def has(self, peer: str | None, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether who sends a request is one of them.
+        """Whether the sender of a request is an insider.
 
-        A proxy that is not named stands on this machine perhaps, and asks for anybody: so a request that was handed on
-        by one is a stranger's.
+        A proxy that is not named in the settings may run on this machine and ask for anybody. So a request that such a
+        proxy hands on counts as a stranger's.
 
         Args:
             peer: the address of the other end of the connection; None where it has none.

@@ -43,26 +43,27 @@ class Histogram:
     def middles(self) -> dict[float, int]:
         """The counts by the middle of their buckets; what is longer than the last bound is counted at that bound.
 
-        For whoever wants values and not buckets. The middle, since a value at a bound may be told as more than it.
+        For metrics that are values and not buckets. It is the middle, since a value at a bound may be reported as above
+        it.
         """
         lower = (0.0, *self.bounds_s)
         middles = [(low + high) / 2 for low, high in zip(lower, self.bounds_s, strict=False)]
         return dict(zip((*middles, self.bounds_s[-1]), self.counts, strict=True))
 
     def family(self, name: str, text: str) -> Metric:
-        """As Prometheus has it: each bucket counts all up to its bound."""
+        """The metric in Prometheus' form, where each bucket counts all durations up to its bound."""
         bounds = [*(f"{bound_s:g}" for bound_s in self.bounds_s), "+Inf"]
         totals = map(float, accumulate(self.counts))
         return HistogramMetricFamily(name, text, buckets=list(zip(bounds, totals, strict=True)), sum_value=self.sum_s)
 
 
 def gauge(name: str, text: str, value: float) -> Metric:
-    """What may go up and down."""
+    """A metric that may go up and down."""
     return GaugeMetricFamily(name, text, value=value)
 
 
 def counter(name: str, text: str, value: float) -> Metric:
-    """What only grows; ``name`` ends with ``_total``."""
+    """A metric that only grows; ``name`` ends with ``_total``."""
     return CounterMetricFamily(name, text, value=value)
 
 

@@ -11,7 +11,7 @@ def checked_origins(text: str) -> str:
     """The setting itself: origins, separated by commas; ``*`` allows all.
 
     Raises:
-        ValueError: something in it is none, and would never match anybody.
+        ValueError: a part of it is no origin, and would never match anybody.
     """
     for origin in listed(text):
         parts = urlsplit(origin)

@@ -1,8 +1,8 @@
 """Answers that are sent in pieces: each waits until the client has taken most of those before it.
 
-The server would copy an answer that is one piece into the buffer of every connection that does not read. Of one in
-pieces it copies two or so, and all who wait share the rest. In each turn of the loop one piece is sent, whosever it is:
-those of many answers that became possible in the same turn would hold up everybody else.
+The server would copy an answer that is one piece into the buffer of every connection that does not read. Of an answer
+in pieces it copies about two, and all waiting connections share the rest. Each turn of the loop sends one piece of one
+answer: the pieces of many answers in one turn would hold up everybody else.
 """
 
 from __future__ import annotations

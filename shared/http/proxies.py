@@ -49,14 +49,15 @@ class Proxies:
         return any(mapped in network for network in self._networks)
 
     def client(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Whose request a proxy hands on; see :meth:`client_told`."""
+        """The client whose request a proxy hands on; see :meth:`client_told`."""
         return self.client_told(forwarded_for(headers))
 
     def client_told(self, forwarded: bytes) -> str:
-        """Whose request a proxy hands on, by what it says (:func:`forwarded_for`); empty where it does not say.
+        """The client whose request a proxy hands on, by what the proxy says (:func:`forwarded_for`); empty where it
+        does not say.
 
-        Each proxy adds the address of its own peer at the end, and what stands before it is anybody's word. So it is
-        the last address that is no proxy; where everybody is one, the last.
+        Each proxy adds the address of its own peer at the end; anybody may have written what stands before that. So the
+        client is the last address that is no proxy; where every address is one (``*``), the last address.
         """
         found = ""
         for hop in reversed(forwarded.decode("latin-1").split(",", -1)[-_HOPS_MAX:]):

@@ -1,7 +1,7 @@
-"""Those that wait for something, oldest first, and how long each may.
+"""Objects that wait for something, oldest first, and a bound on how long each may wait.
 
-One look a second at all of them costs less than a timer for each. Where ``timeout_s`` is shorter they are looked at so
-often.
+One look a second at all of them costs less than a timer for each. Where ``timeout_s`` is less than a second, that is
+the time between two looks.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Watch(Generic[T]):
             self._timer = self.loop.call_later(self._sweep_s, self._sweep)
 
     def end(self, one: T) -> None:
-        """It waits no more."""
+        """It no longer waits."""
         self._since_s.pop(one, None)
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Watch(Generic[T]):
 
     @property
     def oldest(self) -> T:
-        """Who has waited for the longest."""
+        """The one that has waited for the longest."""
         return next(iter(self._since_s))
 
     def _sweep(self) -> None:

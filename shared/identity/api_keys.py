@@ -1,7 +1,7 @@
-"""API keys: what a service proves itself with, to be given a short token for it. Pure.
+"""API keys: a service proves itself with one, and gets a short-lived token in exchange. Pure.
 
 A key reads ``bk_<id>_<secret>``. The id is public and finds the key's row; the secret ends with a tag that only the
-platform can make, so that what was made up costs no question to PostgreSQL. What is stored is an HMAC of the whole.
+platform can make, so that a made-up key costs no question to PostgreSQL. What is stored is an HMAC of the whole.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from shared.settings import EnvironmentSettings
 
 KEY_ID_PATTERN: Final = r"[A-Za-z0-9]{12}"
 KEYS_MAX: Final = 10_000
-"""That are neither revoked nor expired, of one platform."""
+"""The most keys of one platform that are neither revoked nor expired."""
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_CHARACTERS: Final = 43
-"""256 bits."""
+"""Characters of 256 random bits."""
 _TAG_CHARACTERS: Final = 16
 _KEY: Final = re.compile(rf"bk_({KEY_ID_PATTERN})_([A-Za-z0-9]{{{_RANDOM_CHARACTERS}}})([0-9a-f]{{{_TAG_CHARACTERS}}})")
 
 
 class ApiKeySettings(EnvironmentSettings):
-    """``api_key_secret``: with which the hashes of API keys are keyed, at least 32 bytes; empty: there are none.
+    """``api_key_secret``: the key of the HMACs of API keys, at least 32 bytes; empty: there are no API keys.
     ``api_key_secret_also``, ``api_key_secret_since``: the one that it replaces, and when (decision 0074)."""
 
     api_key_secret: LongSecret = SecretStr("")
@@ -45,7 +45,7 @@ class ApiKeySettings(EnvironmentSettings):
 
     @cached_property
     def api_key_secrets(self) -> SecretPair:
-        """Both, and how often the one that is being replaced was needed."""
+        """Both secrets, with a count of how often the one that is being replaced was needed."""
         return pair_of(self, "api_key_secret")
 
 
@@ -74,7 +74,7 @@ def id_of(secret: str, text: str) -> str | None:
 
 
 def digest_of(secret: str, text: str) -> bytes:
-    """What is stored of a key."""
+    """The HMAC that is stored in place of a key."""
     return hmac.digest(secret.encode(), b"api key\0" + text.encode(), sha256)
 
 

@@ -6,7 +6,7 @@ from shared.domain.errors import BiddingError, Unavailable
 
 
 class Unauthenticated(BiddingError):
-    """Who calls is not known: there is no token, or one that is not believed.
+    """The caller is not known: there is no token, or one that is not believed.
 
     ``had_token``: whether there was one. ``is_lasting``: whether the same token is refused as long as the keys stay.
     """
@@ -20,7 +20,7 @@ class Unauthenticated(BiddingError):
 
 
 class Forbidden(BiddingError):
-    """Who calls is known, and may not do this."""
+    """The caller is known, and may not do this."""
 
     code = "FORBIDDEN"
 
@@ -33,7 +33,7 @@ class KeysAway(Unavailable):
 
 
 class TooManyRevocations(Unavailable):
-    """As many tokens and users are revoked as may be; nothing was changed."""
+    """The bound on the number of revocations is reached; nothing was changed."""
 
     code = "TOO_MANY_REVOCATIONS"
 

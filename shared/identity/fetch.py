@@ -1,4 +1,4 @@
-"""Fetches a small document over HTTP, for a thread: bounded in size and time, and without following anything.
+"""Fetches a small document over HTTP, for a thread: bounded in size and time, and without following redirects.
 
 Not urllib: it follows redirects, also from https to http, and reads proxies from the environment.
 """
@@ -29,7 +29,8 @@ def checked_url(url: str) -> str:
     """The URL itself.
 
     Raises:
-        ValueError: it is not https, and not http of this machine: whoever sits in between could send keys of their own.
+        ValueError: it is not https, and not http of this machine: on such a way, others could put keys of their own in
+        place of the issuer's.
     """
     try:
         parts = urlsplit(url)
@@ -57,7 +58,7 @@ def fetch(url: str, *, within_s: float = WITHIN_S, bytes_max: int = BYTES_MAX) -
     late = threading.Event()
     try:
         connection.connect()
-        # The time-out of a socket is that of one read. Who sends a byte now and then would never run into it.
+        # The time-out of a socket is that of one read. A server that sends a byte now and then would never run into it.
         watchdog = threading.Timer(within_s, _cut, (connection.sock, late))
         watchdog.start()
         try:
@@ -69,7 +70,7 @@ def fetch(url: str, *, within_s: float = WITHIN_S, bytes_max: int = BYTES_MAX) -
         raise FetchFailed(detail) from error
     finally:
         connection.close()
-    if late.is_set():  # what was read may be the half of it
+    if late.is_set():  # perhaps only a part was read
         raise FetchFailed(f"no answer within {within_s:g} s")
     return body
 
@@ -82,7 +83,7 @@ def _answer(connection: http.client.HTTPConnection, target: str, bytes_max: int)
     body = answer.read(bytes_max + 1)
     if len(body) > bytes_max:
         raise FetchFailed(f"the answer has more than {bytes_max} bytes")
-    if answer.length:  # of what was announced; with a number of bytes asked for, the library does not mind
+    if answer.length:  # less came than was announced: ``read(n)`` does not raise for that
         raise FetchFailed("the answer is cut short")
     return body
 

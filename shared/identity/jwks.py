@@ -14,7 +14,7 @@ from jwt.algorithms import has_crypto
 from typing_extensions import override
 
 _PINNED: Final = {("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA", ("RSA", None): "RS256"}
-"""The algorithm of a kind of key: its ``kty``, and its ``crv`` where it has one."""
+"""The one algorithm for each kind of key, which is its ``kty``, and its ``crv`` where it has one."""
 
 ALGORITHMS: Final = frozenset(_PINNED.values())
 KEYS_MAX: Final = 64
@@ -26,7 +26,7 @@ NO_CRYPTO: Final = "needs the package cryptography, which is not installed here:
 
 
 class JwksInvalid(ValueError):
-    """The document has no key that can be used, or what must not be in one."""
+    """The document has no key that can be used, or has a key that it must not have."""
 
 
 class KeySet:

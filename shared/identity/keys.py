@@ -21,9 +21,9 @@ from shared.secret_pairs import SecretPair
 logger = logging.getLogger(__name__)
 
 FETCH_EVERY_S: Final = 10.0
-"""At least so long between two fetches. An unknown key is looked for once, and is unknown then for so long."""
+"""The least time between two fetches. An unknown key is looked for once, and then counts as unknown for that time."""
 REFRESH_S: Final = 300.0
-"""So often keys are fetched without being asked for: a key that was withdrawn is not believed for longer."""
+"""The time between two fetches that no token asks for: a key that was withdrawn is not believed for longer."""
 KEPT_S: Final = 86_400.0
 """How long keys are believed while the issuer cannot be reached."""
 
@@ -31,7 +31,7 @@ UNKNOWN_KEY: Final = "the token is signed with a key that is not known here; get
 
 
 class Keys(Protocol):
-    """Where a token's key is found.
+    """The keys among which a token's key is found.
 
     ``version`` changes whenever the keys do: then what was found out with the older ones must be forgotten.
     """
@@ -49,7 +49,7 @@ class Keys(Protocol):
         ...
 
     def note(self, key: Any) -> None:
-        """Told with which of the keys a token is signed that is believed."""
+        """Called with the key that signed a token which is believed."""
         ...
 
 
@@ -136,7 +136,7 @@ class FetchedKeys:
         if key is not None:
             return (key,)
         if algorithm not in ALGORITHMS or age_s < self._every_s:
-            # Not lasting: it may be among the keys that are fetched next.
+            # The refusal is not lasting: the key may be among those that are fetched next.
             raise Unauthenticated(UNKNOWN_KEY, is_lasting=False)
         self._wanted.set()
         raise KeysAway("the key of this token is looked for; try again", retry_after_s=1)

@@ -1,8 +1,8 @@
-"""Secrets that are good once: who has one takes what is kept under it, and nobody does so again.
+"""Secrets that are good once: the first to present one takes what is kept under it, and nobody can take it again.
 
 They are kept in Redis, which all services reach: the gateway puts, the gateway or a broadcaster takes. A secret has 128
-bits of chance, and Redis has only its hash: who reads the keys has no secret. Each expires by itself; how many a
-process may make is bounded by a rate, so that all of them take a bounded room.
+random bits, and Redis has only its hash: whoever reads the keys of Redis learns no secret. Each expires by itself; how
+many a process may make is bounded by a rate, so that all of them take a bounded room.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{22}\Z")
 _BYTES: Final = 16
 
 RATE_OF_ALL: Final = Rate(per_s=500, burst=2_000)
-"""Of one process. Of secrets that are good for 30 s it keeps at most 17,000, which take 5 MB."""
+"""How fast one process makes secrets. Of those that are good for 30 s it keeps at most 17,000, which take 5 MB."""
 RATE_OF_ONE: Final = Rate(per_s=2, burst=40)
-"""Of one user."""
+"""How fast one process makes secrets for one user."""
 USERS_MAX: Final = 10_000
 
 
 def is_secret(text: str) -> bool:
-    """Whether it has the form of one."""
+    """Whether it has the form of a secret."""
     return _SECRET.match(text) is not None
 
 
 def once_key(kind: str, secret: str) -> str:
-    """Where it is kept: in a shard like every key, so that a cluster has a place for it. No script looks at it."""
+    """The key under which the value is kept. It is in a shard, like every key, so that a cluster has a place for it. No
+    script uses it."""
     digest = blake2b(secret.encode(), digest_size=16).hexdigest()
     return f"{{{shard_of(digest)}}}:once:{kind}:{digest}"
 
@@ -56,7 +57,8 @@ async def put_once(redis: Redis, kind: str, value: bytes, *, ttl_ms: int) -> str
 
 async def take_once(redis: Redis, kind: str, secrets_said: list[str]) -> list[bytes | RedisError | OSError | None]:
     """What is kept under each of these secrets, in their order; None where nothing is, or where it was taken; the error
-    where its node of a cluster could not be asked: what others said is taken, and must reach them.
+    where its node of a cluster could not be asked: the values of the other secrets are taken by then, and must reach
+    their owners.
 
     Raises:
         redis.RedisError, OSError, TimeoutError: Redis could not be asked, and what it has may be taken all the same.
@@ -79,7 +81,7 @@ class Ration:
     def spend(self, user_id: str, now_s: float) -> bool:
         """Count one more for this user; False, and nothing is counted, where it is too many. ``now_s``: any monotonic
         clock."""
-        # Those who asked last stay: it is they who may have spent anything.
+        # Keep the users who asked last: the bucket of one who has not asked for long is full again.
         mine = self._users.pop(user_id, None) or Bucket(self._of_one)
         self._users[user_id] = mine
         if len(self._users) > self._users_max:

@@ -19,9 +19,9 @@ from shared.identity.tokens import EXPIRED, Principal, Tokens
 
 TOKEN_BYTES_MAX: Final = 8 * 1024
 KNOWN_MAX: Final = 20_000
-"""Tokens that are remembered, about 0.5 KB each. A valid one is needed to fill it."""
+"""The most tokens that are remembered, about 0.5 KB each. Only valid ones are."""
 REFUSED_MAX: Final = 2_000
-"""Refusals that are remembered. Anybody can push them out, and pays a request for each."""
+"""The most refusals that are remembered. Anybody can push one out, at the cost of a request for each."""
 
 _USUAL: Final = b"Bearer "
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
@@ -83,7 +83,7 @@ class Principals:
         """
         Args:
             keys: those with which ``tokens`` verifies.
-            revocations: whose tokens are good no longer; None where none can be revoked.
+            revocations: tells which tokens are no longer good; None where none can be revoked.
         """
         self._tokens = tokens
         self._keys = keys
@@ -108,28 +108,29 @@ class Principals:
             KeysAway: whether it is good cannot be told now.
         """
         if self._version != self._keys.version:
-            # A key that was withdrawn vouches for nobody any more; one that is new may vouch for who was refused.
+            # A key that was withdrawn vouches for nobody any more; one that is new may vouch for a token that was
+            # refused.
             self._known.clear()
             self._refused.clear()
             self._version = self._keys.version
-        # Of the hash alone, so that no token stays in memory.
+        # Remember tokens by their hashes, so that no token stays in memory.
         digest = sha256(sent).digest()
         principal = self._known.get(digest)
         if principal is None:
-            # Perhaps it is spelt otherwise than most do. A token has one place here, however often it is respelt.
+            # The header may be spelt in an unusual way. A token has one place here, however the header is spelt.
             token = _token(sent)
             digest = sha256(_USUAL + token).digest()
             principal = self._known.get(digest) or self._verified(token, digest)
         if self._now_s() >= principal.expires_s + self._tokens.leeway_s:
             del self._known[digest]
             raise Unauthenticated(EXPIRED)
-        # Each time: it may be revoked at any.
+        # Check each time: the token may have been revoked since.
         self.check_revoked(principal)
         return principal
 
     def is_vouched(self, principal: Principal) -> bool:
-        """Whether the key that vouches for this principal is still one that is believed: asked of those whom
-        :meth:`who` has told once, on what stays open. False where that cannot be told now."""
+        """Whether the key that vouches for this principal is still believed. For connections that stay open after
+        :meth:`who` has named the principal once. False where that cannot be told now."""
         return self._tokens.vouched(principal)
 
     def check_again(self, principal: Principal) -> None:
@@ -169,7 +170,7 @@ class Principals:
 
 
 def _put(where: dict[bytes, V], digest: bytes, value: V, most: int) -> None:
-    """What was put first goes first."""
+    """Remember this; where there are too many, the oldest goes."""
     where[digest] = value
     if len(where) > most:
         del where[next(iter(where))]

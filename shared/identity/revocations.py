@@ -1,4 +1,5 @@
-"""Which tokens are good no longer although they are not expired: all of a user until a moment, or a single one. Pure.
+"""Which tokens are no longer good although they are not expired: all that a user got until a moment, or a single one.
+Pure.
 
 What is revoked stays so: it is forgotten when no such token can be alive any more.
 """
@@ -14,14 +15,14 @@ from shared.identity.tokens import Principal
 KEPT_S: Final = 30 * 86_400
 """How long a revocation holds. Tokens must not live longer."""
 REVOCATIONS_MAX: Final = 10_000
-"""That hold at one time. An issuer of whom more must be revoked changes its key."""
+"""The most that hold at one time. An issuer that has more tokens to revoke changes its key."""
 
 OF_USER: Final = "u:"
 OF_TOKEN: Final = "t:"
 
 
 class Revocation(NamedTuple):
-    """``at_s``: Unix time until which tokens that were issued are revoked. ``until_s``: when it may be forgotten."""
+    """``at_s``: tokens that were issued up to this Unix time are revoked. ``until_s``: when it may be forgotten."""
 
     at_s: int
     until_s: int
@@ -48,7 +49,7 @@ class Revocations:
         return {name: one for name, one in self._known.items() if one.until_s > now_s}
 
     def add(self, found: Mapping[str, Revocation]) -> None:
-        """Know these too; of two of one name the later one holds."""
+        """Add these; of two of one name the later one holds."""
         now_s = self._now_s()
         for name, one in found.items():
             before = self._known.get(name)
@@ -62,7 +63,7 @@ class Revocations:
         return self.cover_token(principal.user_id, principal.issued_s, principal.token_id)
 
     def cover_token(self, user_id: str, issued_s: int | None, token_id: str | None) -> bool:
-        """The same of a token, or of what was given for it."""
+        """The same for a token, or for what was given in exchange for it."""
         if not self._known:
             return False
         if token_id and f"{OF_TOKEN}{token_id}" in self._known:
@@ -72,12 +73,12 @@ class Revocations:
         return of_user is not None and (issued_s or 0) <= of_user.at_s + self._leeway_s
 
     def cover_since(self, user_id: str, since_s: float) -> bool:
-        """Whether everything of this user from this Unix time is revoked: an API key that was made then."""
+        """Whether a revocation covers what this user had at this Unix time, such as an API key that was made then."""
         of_user = self._known.get(f"{OF_USER}{user_id}")
         return of_user is not None and since_s < of_user.at_s + 1
 
     def _forget(self, now_s: float) -> None:
         left = {name: one for name, one in self._known.items() if one.until_s > now_s}
-        # More than there may be, of a Redis that was wiped in between: the ones that end soonest go.
+        # There may be more than the bound, if Redis was wiped in between: the ones that end soonest go.
         surplus = sorted(left, key=lambda name: left[name].until_s)[: max(0, len(left) - REVOCATIONS_MAX)]
         self._known = {name: one for name, one in left.items() if name not in set(surplus)}

@@ -51,7 +51,7 @@ class IdentitySettings(EnvironmentSettings):
 
     @cached_property
     def auth_hs256_secrets(self) -> SecretPair:
-        """Both secrets of the issuer, and how often the one that is being replaced was needed."""
+        """Both secrets of the issuer, with a count of how often the one that is being replaced was needed."""
         return pair_of(self, "auth_hs256_secret")
 
     @field_validator("auth_jwks_url")
@@ -81,7 +81,7 @@ class IdentitySettings(EnvironmentSettings):
     @field_validator("auth_signing_key")
     @classmethod
     def _key_can_sign(cls, pem: SecretStr) -> SecretStr:
-        # Of some places where environments are written, a line break is the two characters backslash and n.
+        # In some files of environment variables a line break is written as the two characters backslash and n.
         text = pem.get_secret_value().replace("\\n", "\n")
         if text:
             SigningKey(text.encode())
@@ -116,7 +116,7 @@ class IdentitySettings(EnvironmentSettings):
         given = [name for name, value in (keys | whom | signing).items() if value]
         if self.auth_mode == "open":
             if given:
-                # Somebody means to protect something.
+                # Whoever has set this means to protect something.
                 raise ValueError(f"{given[0]} is set, and AUTH_MODE is open: set AUTH_MODE=jwt too, or remove it")
             return self
         missing = [name for name, value in whom.items() if not value]

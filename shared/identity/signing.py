@@ -18,7 +18,7 @@ _ES256: Final = "ES256"
 
 
 class SigningKeyInvalid(ValueError):
-    """It is no private key of the kind that is needed."""
+    """The key is not a private key of the kind that is needed."""
 
 
 class Signer:
@@ -73,7 +73,7 @@ class SigningKey:
         self.kid = sha256(f"{jwk['x']}.{jwk['y']}".encode()).hexdigest()[:16]
 
     def signer(self, *, issuer: str, audience: str) -> Signer:
-        """What signs with it."""
+        """A signer that signs with this key."""
         return Signer(lambda: self._key, _ES256, self.kid, issuer=issuer, audience=audience)
 
     @property

@@ -21,7 +21,7 @@ _NOT_VALID: Final = "the token is not valid"
 
 
 class Role(StrEnum):
-    """What somebody is here. One may be several."""
+    """What somebody may be here. One principal may have several roles."""
 
     BIDDER = "bidder"
     SELLER = "seller"
@@ -44,8 +44,8 @@ class Principal:
     Attributes:
         user_id: who it is; a valid user id.
         roles: of those that are known here.
-        expires_s: Unix time until which the token says so.
-        issued_s: Unix time at which it was issued; 0 where it does not say.
+        expires_s: Unix time until which the token is valid. issued_s: Unix time at which it was issued; 0 where it does
+        not say.
         token_id: its ``jti``; empty where it has none.
         vouching: what it was signed with; None where nobody has asked for a signature.
     """
@@ -55,7 +55,7 @@ class Principal:
     expires_s: int
     issued_s: int = 0
     token_id: str = ""
-    # No part of who it is; and a key may be a secret.
+    # Not compared, since it says nothing about who the principal is. Not shown, since the key may be a secret.
     vouching: Vouching | None = field(default=None, compare=False, repr=False)
 
 

@@ -16,7 +16,7 @@ class Backoff:
         self._first_s = first_s
         self._most_s = most_s
         self.failures = 0
-        """In a row."""
+        """Failures in a row."""
 
     def failed(self) -> float:
         """Count a failure; the seconds to pause, from half of to the whole of the doubled pause."""

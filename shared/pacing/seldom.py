@@ -1,4 +1,5 @@
-"""Log lines that clients can cause, at a bounded rate: whoever sends nonsense must not push all else out of the log."""
+"""Log lines that clients can cause, at a bounded rate: a client that sends nonsense must not push all else out of the
+log."""
 
 from __future__ import annotations
 

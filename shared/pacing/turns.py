@@ -1,8 +1,8 @@
-"""Shares the turns of an event loop between work that nobody waits for and everything else.
+"""Shares the turns of an event loop between work that can wait and everything else.
 
 What many clients send arrives in one turn of the loop. Were all of it handled there, everybody else would wait until
-the last of it is done. Here it is handled in steps: so many in a turn as fit into a few milliseconds, the steps of all
-who have something to do one after another, and the rest in later turns.
+the last of it is done. Here it is handled in steps. A turn takes as many steps as fit into a few milliseconds, one of
+each client after the other; the rest wait for later turns.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Step = Callable[[], bool]
 
 
 class Turns:
-    """Steps of many, in turns of the running loop. Who has one here waits with the rest in a queue that the caller
-    bounds: one entry for each connection, say.
+    """Steps of many, in turns of the running loop. They wait in a queue that the caller bounds, for example by one
+    entry for each connection.
 
     Args:
         work_s: what all steps of a turn may take together, in seconds.
@@ -37,16 +37,17 @@ class Turns:
         self._work_s = work_s
         self._clock = clock
         self._steps: deque[Step] = deque()
-        # Whether the next turn is asked for, which begins a new account of the time.
+        # Whether the next turn is scheduled, which measures its time anew.
         self._is_next_due = False
         self._until_s = 0.0
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many steps wait."""
         return len(self._steps)
 
     def begin(self, step: Step) -> None:
-        """Do this again and again until it has no more to do: at once, if this turn has time left and nobody waits."""
+        """Call this step again and again until it has no more to do: at once, if this turn has time left and nobody
+        waits."""
         if not self._is_next_due:
             self._is_next_due = True
             self._until_s = self._clock() + self._work_s
@@ -76,8 +77,8 @@ class Turns:
 
 
 class OneByOne:
-    """Lets coroutines go on one after another, each in a turn of the loop of its own. As many wait as call it: what
-    bounds those is up to the caller."""
+    """Lets coroutines go on one after another, each in a turn of the loop of its own. Every call of :meth:`turn` waits,
+    so the caller bounds how many there are."""
 
     def __init__(self) -> None:
         self._waiting: deque[Future[None]] = deque()
@@ -88,7 +89,7 @@ class OneByOne:
         """Wait until nobody else has this turn."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            # What waited in a loop that has ended goes on no more.
+            # Waiters of a loop that has ended never go on.
             self._loop, self._is_taken = loop, False
             self._waiting.clear()
         if not self._is_taken:
@@ -100,7 +101,7 @@ class OneByOne:
         await mine
 
     def _next(self) -> None:
-        """The turn is over: the next one is somebody else's, or anybody's."""
+        """The turn is over: give the next one to the first waiter, or leave it free."""
         while self._waiting:
             next_one = self._waiting.popleft()
             if not next_one.done():

@@ -34,7 +34,7 @@ class Login:
 
 
 Logins = Mapping[Account, Sequence[Login]]
-"""Of each account its users: one, or two while one replaces the other."""
+"""The users of each account: one, or two while one replaces the other."""
 
 
 def digest(password: str) -> str:

@@ -16,7 +16,7 @@ from shared.names import ARCHIVER_DURABLE, NUDGE_PREFIX, REVOKED_SUBJECT, STREAM
 from shared.permissions.accounts import Account, Login, Logins
 
 FEED_VIEWERS: Final = "feed.viewers"
-"""On which broadcasters tell each other how many look at what."""
+"""The subject on which broadcasters tell each other how many viewers each item has."""
 _API: Final = "$JS.API"
 _BUCKETS: Final = ("KV_read_cache_leases", "KV_read_cache_ring")
 _RING_CHANGED: Final = "read_cache.ring_changed"
@@ -61,7 +61,7 @@ _RING_READ: Final = (
         for bucket in _BUCKETS
         for call in ("STREAM.INFO", "STREAM.CREATE", "STREAM.MSG.GET", "DIRECT.GET")
     ),
-    # Buckets that somebody has made by hand are read so.
+    # A bucket that somebody has made by hand is read by this subject.
     *(f"{_API}.DIRECT.GET.{bucket}.>" for bucket in _BUCKETS),
 )
 _RING_WRITE: Final = ("$KV.read_cache_leases.>", "$KV.read_cache_ring.>", _RING_CHANGED)
@@ -94,7 +94,7 @@ SUBJECTS: Final[Mapping[Account, Subjects]] = {
         (_RING_CHANGED,),
         _NOT_OF_ARCHIVER,
     ),
-    # It reads the whole stream when it rebuilds what Redis has lost, and publishes no event.
+    # An operator reads the whole stream to rebuild what Redis has lost, and publishes no event.
     Account.OPERATOR: Subjects(
         (*_STREAM, *_LOOK_UP, *_READ_ALL),
         never=_NOT_OF_ARCHIVER,
@@ -102,11 +102,11 @@ SUBJECTS: Final[Mapping[Account, Subjects]] = {
 }
 
 OPEN_USER: Final = "anybody"
-"""Who gives no name, where that is allowed: may do everything."""
+"""The user of clients that give no name, where that is allowed; it may do everything."""
 
 
 def inbox_of(user: str) -> str:
-    """Below which subject a user's answers come."""
+    """The subject below which a user's answers come."""
     return f"_INBOX.{user}"
 
 

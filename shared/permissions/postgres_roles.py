@@ -24,13 +24,13 @@ _LOGIN: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Of one account on one table. ``columns``: what of a row it may read, all where there is none."""
+    """The rights of one account on one table. ``columns``: those that it may read; empty for all."""
 
     rights: str
     columns: str = ""
 
     def on(self, table: str) -> str:
-        """For GRANT and REVOKE."""
+        """The words between GRANT or REVOKE and the role."""
         return f"{self.rights} ({self.columns}) ON {table}" if self.columns else f"{self.rights} ON {table}"
 
 
@@ -59,8 +59,8 @@ _ARCHIVE: Final = {
 }
 
 TABLES: Final[Mapping[Account, Mapping[str, Rights]]] = {
-    # It rebuilds items that come back, maxima among what it needs, and looks after bidders' rulings and API keys. Watch
-    # lists are all that it writes.
+    # A gateway rebuilds items that come back, for which it needs their maxima, and looks after bidders' rulings and API
+    # keys. Watch lists are all that it writes.
     Account.GATEWAY: {
         **_CLOSED_ITEMS,
         "sealed": _READS,
@@ -85,11 +85,12 @@ TABLES: Final[Mapping[Account, Mapping[str, Rights]]] = {
     },
 }
 SEQUENCES: Final[Mapping[Account, Sequence[str]]] = {Account.OPERATOR: ("recovery_runs", "retirements")}
-"""Those that are used by their names; the others belong to tables."""
+"""The sequences that are used by name; the others belong to tables."""
 FUNCTIONS: Final[Mapping[Account, Sequence[str]]] = {Account.OPERATOR: ("remove_log(text,integer)",)}
-"""Those that do what their caller may not, and that not everybody may call: one removes the log of a retired item."""
+"""Functions that do what their caller may not do, so that not everybody may call them: one removes the log of a retired
+item."""
 OWNER_ONLY: Final = frozenset[str]()
-"""Tables that nobody but the owner reads or writes."""
+"""Tables that only their owner reads or writes."""
 
 # On tables that a later migration makes, until the next run of this has said more.
 _BY_DEFAULT: Final = (Account.ARCHIVER, Account.OPERATOR)

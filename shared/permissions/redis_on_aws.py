@@ -1,9 +1,9 @@
 """The same permissions as access strings of ElastiCache and MemoryDB. Pure.
 
 AWS takes rules as Redis has them, also selectors and keys that are read alone: ElastiCache and MemoryDB do from version
-7 of their engines on. It does not take passwords, which are told apart from the string, nor what would undo them, nor
-commands that are its own. Who is told is the server in the end, so the strings are in the order in which the server
-itself would show them: a plan then finds no difference where there is none.
+7 of their engines on. It does not take passwords, which are given separately, nor rules that would undo them, nor
+commands that it keeps to itself. The server itself reads the string in the end, so the rules are in the order in which
+the server would show them: a plan of Terraform then finds no difference where there is none.
 """
 
 from __future__ import annotations

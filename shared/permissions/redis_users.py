@@ -26,8 +26,8 @@ _ITEM: Final = (
 )
 """The keys of one item, as :func:`shared.redis_layout.keys.keys_of_item` has them."""
 
-# What a connection and its pool need, and every node of a cluster is asked. INFO: MemoryDB allows it to nobody unless
-# it is said, and without it a gateway takes no bids.
+# What a connection and its pool need, and what every node of a cluster is asked. INFO is named because MemoryDB allows
+# it to nobody otherwise, and without it a gateway takes no bids.
 _CONNECTION: Final = (
     "auth",
     "asking",
@@ -61,7 +61,7 @@ class Grant:
     read_keys: Sequence[str] = ()
 
     def words(self) -> list[str]:
-        """As Redis has them, without the user."""
+        """The grant in the syntax of Redis, without the user."""
         keys = [f"~{pattern}" for pattern in self.keys]
         return [*keys, *(f"%R~{pattern}" for pattern in self.read_keys), *(f"+{each}" for each in self.commands)]
 
@@ -93,7 +93,7 @@ _GATEWAY_SHARD: Final = (
 )
 
 _LISTS_OF_ITEMS: Final = ("opened", "closed", "deadlines")
-"""Of a shard, the sorted sets of items that an archiver keeps up to date."""
+"""The sorted sets of a shard's items that an archiver keeps up to date."""
 
 _READ: Final = (
     "exists",
@@ -117,7 +117,8 @@ _READ: Final = (
 )
 
 GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
-    # It decides bids: everything about items, and the outbox. What an archiver or a recovery alone writes is missing.
+    # A gateway decides bids: it may do everything with items and the outbox, but not what only an archiver or a
+    # recovery writes.
     Account.GATEWAY: (
         Grant(
             (
@@ -152,7 +153,7 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
             _FORMER_VERDICTS,
         ),
     ),
-    # It shows what is there. Of what it may write there is one thing: a ticket is taken with its use.
+    # A broadcaster shows what is there. It writes one thing only: it takes a ticket when it uses it.
     Account.BROADCASTER: (
         Grant(
             (*_CONNECTION, *_READ),
@@ -165,8 +166,8 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
         # Codes to sign in with, which have a whole token, are kept beside the tickets.
         Grant(("getdel",), _item_keys("once:feed-ticket")),
     ),
-    # It moves the archived cursors, trims the outbox, and removes closed items whole; it changes nothing of an item.
-    # What it writes is said key by key: EVAL alone needs reading and writing of all that a script is handed.
+    # An archiver moves the archived cursors, trims the outbox, and removes closed items whole; it changes nothing of an
+    # item. Its writes are listed key by key: EVAL alone needs reading and writing of all keys that a script is handed.
     Account.ARCHIVER: (
         Grant(
             (*_CONNECTION, *_READ, "eval", "evalsha", "scan"),
@@ -182,7 +183,8 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
     ),
     # Nodes of the read cache have no business at Redis.
     Account.CACHE: (),
-    # It rebuilds what Redis has lost, and looks after everything else without a way to wipe or reconfigure the server.
+    # An operator rebuilds what Redis has lost, and looks after everything else, without a way to wipe or reconfigure
+    # the server.
     Account.OPERATOR: (
         Grant(
             (
@@ -213,7 +215,7 @@ GRANTS: Final[Mapping[Account, Sequence[Grant]]] = {
 
 
 def access_of(account: Account) -> str:
-    """All that Redis is told of an account but its name and passwords; empty where it has none there."""
+    """What Redis is told of an account except its name and passwords; empty where the account may do nothing there."""
     first, *others = GRANTS[account] or (None,)
     if first is None:
         return ""

@@ -94,22 +94,22 @@ class ReadCache(Mapping[str, Group]):
 
     @property
     def bytes_used(self) -> int:
-        """Of the store and the mirrors, as counted against the bound."""
+        """The bytes of the store and the mirrors, as they count against the bound."""
         return sum(store.bytes_used for store in self._stores())
 
     @property
     def bytes_live(self) -> int:
-        """Of that, what may still be told, at most: without what was there when all was forgotten last."""
+        """An upper bound of the bytes that may still be served, without those from before the last :meth:`reset`."""
         return min(self.bytes_used, self._shelf.put_bytes)
 
     @property
     def bytes_max(self) -> int:
-        """The bound."""
+        """The bound on the bytes of the store and the mirrors."""
         return sum(store.bytes_max for store in self._stores())
 
     @property
     def entries(self) -> int:
-        """Kept, those that have expired and were not asked for again among them."""
+        """Entries that are kept, among them expired ones for which nobody has asked since."""
         return sum(map(len, self._stores()))
 
     @property
@@ -141,8 +141,8 @@ class ReadCache(Mapping[str, Group]):
         return self._shelf.gate.passed()
 
     def reset(self) -> None:
-        """Forget everything that is kept in this process, in all groups, in constant time. What it took is free for
-        others at once, and is given up as they come."""
+        """Forget everything that is kept in this process, in all groups, in constant time. Its memory counts as free at
+        once, and is given up as new values come."""
         self._shelf.put_bytes = 0
         for group in self._groups.values():
             group.forget_all()
@@ -155,8 +155,8 @@ class ReadCache(Mapping[str, Group]):
         """Tell peers how far this process has heard of changes, and take over from those only that have heard what is
         needed here. To be set before the cache keeps anything.
 
-        A value that is kept where more was heard than is needed here reflects every change that this process knows of;
-        of later ones this process will hear, and forgets what it is taking over.
+        A value from a peer that has heard at least what is needed here reflects every change that this process knows
+        of. Of later changes this process will hear, and then forgets the value that it is taking over.
         """
         self._shelf.heard, self._shelf.needed = heard, needed
 
@@ -166,8 +166,8 @@ class ReadCache(Mapping[str, Group]):
         return self._shelf.heard()
 
     def suspend(self) -> None:
-        """From now on nothing is kept, and nothing that is kept is told: whoever follows the changes has lost sight of
-        them. Gets of one moment still share a question."""
+        """From now on nothing is kept, and nothing that is kept is told: the follower of the changes may miss some.
+        Gets at the same moment still share a question."""
         self._shelf.keeping = False
         self.reset()
 

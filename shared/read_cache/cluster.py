@@ -1,8 +1,8 @@
 """Membership and peers put together: what :class:`shared.read_cache.groups.group.Group` uses in the mode ``cluster``.
 
-Where a peer is dead, the key's next node on the ring is asked, and not the origin at once. All who notice the death
-ask the same next node, which loads once: so the death of a node in the middle of a thousand gets costs one more load,
-and not one per reader. A breaker remembers that the peer is dead, until the ring does without it.
+Where a peer is dead, the key's next node on the ring is asked, and not the origin at once. All readers that notice the
+death ask the same next node, which loads once. So the death of a node during a thousand gets costs one more load, and
+not one per reader. A breaker remembers that the peer is dead, until it has left the ring.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from shared.read_cache.ring import Ring
 from shared.read_cache.stats import Stats
 
 UNKNOWN: Final = "unknown"
-"""Told as the name of a node that was not told to forget, where this process has never seen a ring."""
+"""Stands for the nodes that were not told to forget, where this process has never seen a ring."""
 _RETIRE_S: Final = 1.0
 _FORGET_AGAIN_S: Final = 0.05
 _RENEW_MAX_S: Final = 1.0
-"""How long a get waits for the newest ring, where a node means another one."""
+"""How long a get waits for the newest ring, where the node that it asked has another ring."""
 _RENEW_SOONEST_S: Final = 0.2
-"""From one such question to the next: where the node is the one that is behind, asking does not help."""
+"""The least time between two questions for the newest ring: if the other node is the one behind, asking does not help.
+"""
 
 
 class _Behind(NamedTuple):
-    """A get that a node refused since it means another ring."""
+    """A get that a node refused because it has another ring."""
 
     asked: View | None
-    """By which it was asked."""
+    """The view under which the get was asked."""
     refusal: PeerFailed
     group: str
     key: str
@@ -58,7 +59,7 @@ class Cluster(Remote):
     ) -> None:
         """
         Args:
-            on_lapse: drops all that is kept: this process may have missed that it should have forgotten some of it.
+            on_lapse: drops all that is kept: this process may have missed removals.
             timeout_s: silence of a peer after which it is taken for dead.
         """
         self._membership = membership
@@ -72,7 +73,7 @@ class Cluster(Remote):
         self._links: dict[str, Link] = {}
         self._kinds: dict[str, Kind] = {}
         self._kinds_of_kept: dict[str, Kind] = {}
-        """By group, under the view of now: of gets, and of those for what is kept only."""
+        """By group, under the present view: the kinds of gets, and of gets that ask only for what is kept."""
         self._budget = RetryBudget()
         self._retiring: set[asyncio.Task[None]] = set()
         self._behind: list[_Behind] = []
@@ -117,7 +118,7 @@ class Cluster(Remote):
 
     @override
     def is_sure(self) -> bool:
-        # As view(), which is a call more: every get asks.
+        # The same as view(), without its call: this runs at every get.
         view = self._membership.current()
         if view is not self._view:
             self._change(view)
@@ -140,7 +141,8 @@ class Cluster(Remote):
         return self._next_owner(view, key, {name})
 
     def _next_owner(self, view: View, key: str, without: set[str]) -> str | None:
-        """The first node on the ring after those that is not known to be dead; None: this one, or none."""
+        """The first node on the ring after the given ones that is not known to be dead; None if that is this node, or
+        if there is none."""
         now_s = asyncio.get_running_loop().time()
         while (node := view.ring.successor(key, without)) is not None and node.name != view.here:
             link = self._links.get(node.name)
@@ -180,8 +182,8 @@ class Cluster(Remote):
         return True
 
     def _ask_anew(self, get: _Behind) -> bool:
-        """Ask whoever owns the key by the newest ring, if that is another one than the get was asked by. All that wait
-        for that ring share one question, so it needs no budget."""
+        """Ask the owner of the key on the newest ring, if that ring is another one than that of the get. All gets that
+        wait for the ring share one question, so this needs no budget."""
         view = self.view()
         if view is not None and view is not get.asked:
             self._ask_owner(get)
@@ -211,7 +213,7 @@ class Cluster(Remote):
                     self._ask_owner(get)
 
     def _ask_owner(self, get: _Behind) -> None:
-        """Once: what this one answers is the answer."""
+        """Ask the owner once: its answer is final."""
         name = self.owner(get.key)
         if name is None:
             get.on_fetched(get.refusal)

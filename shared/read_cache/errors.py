@@ -46,7 +46,7 @@ class OriginSlow(BiddingError, TimeoutError):
 class PeerFailed(BiddingError, ConnectionError):
     """A peer did not answer, or disagrees about the ring. A reader never sees it: it costs one load.
 
-    ``is_dead``: nothing was heard of it. ``other_ring``: it means another ring.
+    ``is_dead``: nothing was heard of it. ``other_ring``: it has another ring.
     """
 
     code = "PEER_FAILED"
@@ -60,6 +60,6 @@ class PeerFailed(BiddingError, ConnectionError):
 
 
 class MembershipUnavailable(BiddingError, ConnectionError):
-    """Where membership is agreed cannot be reached now. The node goes on without peers."""
+    """The service on which the nodes agree about membership cannot be reached now. The node goes on without peers."""
 
     code = "MEMBERSHIP_UNAVAILABLE"

@@ -5,10 +5,10 @@
     async with open_read_cache(settings, [GroupSpec("items", load_item)], node=node, nats=link) as cache:
         body = await cache["items"].get("a-lot")
 
-*off*: every get is one question to the origin, bounded in number, and shared with nobody: what is told is never older
-than the get, so nobody has to tell the cache of changes. *local*: kept in this process; concurrent gets of a key are
-one question. Whoever changes something calls ``remove`` after its commit, and a follower of the events does so for
-what others change. *cluster*: likewise, and each key is kept by the node that owns it.
+*off*: every get is one question to the origin, bounded in number, and shared with nobody: a value is never older than
+the get, so nobody has to tell the cache of changes. *local*: kept in this process; concurrent gets of a key are one
+question. Whoever changes something calls ``remove`` after its commit, and a follower of the events does so for what
+others change. *cluster*: likewise, and each key is kept by the node that owns it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def open_read_cache(
         if settings.read_cache != "cluster":
             yield cache
             return
-        # Not before it is needed: it takes gRPC.
+        # Imported only where it is needed, because it imports gRPC.
         from shared.read_cache.joining import joined
 
         async with joined(cache, settings, node=node, nats=nats):

@@ -24,7 +24,7 @@ class Heard(NamedTuple):
     stream: int = 0
 
     def covers(self, needed: Heard) -> bool:
-        """Whether everything that the other one means was heard."""
+        """Whether everything was heard that ``needed`` names."""
         is_same = self.stream == needed.stream
         return is_same and self.changes >= needed.changes and self.rebuilds >= needed.rebuilds
 
@@ -33,7 +33,7 @@ UNHEARD: Final = Heard()
 
 
 class Fetched(msgspec.Struct, frozen=True, gc=False):
-    """A peer's answer. There is one for each get, so it is of the kind that is made fastest.
+    """A peer's answer. There is one for each get, so it is the type that Python makes fastest.
 
     Attributes:
         value: None where the origin has none.
@@ -55,8 +55,8 @@ class Remote(Protocol):
     def owner(self, key: str) -> str | None:
         """The name of the foreign node that answers for the key now; None: this process loads it itself.
 
-        None also where there are no nodes, or where this process is not sure of its ring. As of the last
-        :meth:`is_sure`, which is to be asked in the same step.
+        None also where there are no nodes, or where this process is not sure of its ring. Call :meth:`is_sure` first,
+        in the same step: this relies on its answer.
         """
 
     def is_sure(self) -> bool:
@@ -64,7 +64,8 @@ class Remote(Protocol):
 
     def ask(self, owner: str, group: str, key: str, on_fetched: OnFetched, *, kept_only: bool = False) -> None:
         """Ask that node. Never blocks; ``on_fetched`` is called exactly once, perhaps at once, and within a time that
-        is bounded. With ``kept_only`` the node does not go to the origin: what it has not is a ``PeerFailed``."""
+        is bounded. With ``kept_only`` the node does not go to the origin: for a key that it does not have the answer is
+        a ``PeerFailed``."""
 
     async def forget(self, group: str, keys: Sequence[str] | None) -> list[str]:
         """Tell all nodes to forget keys, or all of the group (None). The names of those that could not be told, after

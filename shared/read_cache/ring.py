@@ -21,7 +21,7 @@ from struct import unpack
 from typing import Final
 
 VIRTUAL_NODES: Final = 150
-"""Per unit of weight."""
+"""The virtual nodes of a node per unit of weight."""
 
 POINTS_PER_VIRTUAL_NODE: Final = 8
 NODES_MAX: Final = 64
@@ -66,7 +66,7 @@ def points_of(node: Node) -> tuple[int, ...]:
     return _points(node.name, node.weight)
 
 
-# A ring is made anew when one node of many has changed.
+# When one node changes, a new ring is made, in which the points of the others are the same.
 @lru_cache(maxsize=2 * NODES_MAX)
 def _points(name: str, weight: int) -> tuple[int, ...]:
     digests = (
@@ -99,11 +99,11 @@ class Ring:
         self._shares: dict[str, float] | None = None
         text = "\n".join(f"{node.name} {node.address} {node.weight}" for node in ordered)
         self.fingerprint = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
-        """Equal for equal nodes: by it two processes see at once that they do not mean the same ring."""
+        """Equal for equal nodes: two processes compare it to see whether they have the same ring."""
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """By name."""
+        """The nodes by name."""
         return tuple(self._nodes.values())
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(slots=True)
 class Stats:
-    """Since the start. One per cache, for all of its groups.
+    """Counts since the start. One per cache, for all of its groups.
 
     Attributes:
         gets: keys that were asked for here, by readers of this process, in groups of which a hit rate is told.
@@ -15,7 +15,7 @@ class Stats:
         mirror_hits: answered from a mirror of a foreign key.
         joined: waited for a load or a fetch that was in the air already.
         loads: questions to the origin.
-        passing_loads: further ones, for values that are kept for moments only and of which no hit rate is told
+        passing_loads: further questions, for values that are kept for moments only and do not count for the hit rate
             (:class:`shared.read_cache.cache.GroupSpec`, ``counts``).
         load_errors: of both, the ones that failed.
         fetches: keys asked of a peer.
@@ -25,8 +25,8 @@ class Stats:
         served_hits: of those, the ones that were kept here.
         shed: questions to the origin that were refused because too much was waiting for it.
         forgotten: loads and fetches whose result was not kept since their key was removed meanwhile.
-        too_big: values that were served and not kept.
-        lapses: how often everything was dropped since this process was no longer sure to hear of removals.
+        too_big: values that were served and not kept, because they are too large.
+        lapses: how often everything was dropped because this process was no longer sure to hear of removals.
     """
 
     gets: int = 0
@@ -47,7 +47,7 @@ class Stats:
     lapses: int = 0
 
     def as_dict(self) -> dict[str, int]:
-        """By name."""
+        """The counters by name."""
         return asdict(self)
 
     @property

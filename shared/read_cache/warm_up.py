@@ -1,7 +1,7 @@
 """What a node does once it has joined: takes over from the others what they kept of the keys that are its own now.
 
-It serves from the first moment on; until a key has been taken over, whoever asks for it costs a load. It is a member
-before it takes anything over, so it is told of every removal from then on.
+It serves from the first moment on; until a key has been taken over, a get of it costs a load. It is a member before it
+takes anything over, so it is told of every removal from then on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 WARM_UP_MAX_S: Final = 10.0
 _LOOK_S: Final = 0.1
 _OTHER_RING_TRIES: Final = 30
-"""As many seconds as a lease has, usually: after that the other one knows of the ring, or of none."""
+"""Usually the length of a lease: after that the other node knows this ring, or has no ring."""
 _AT_A_TIME: Final = 200
 _KEYS_MAX: Final = 50_000
 
@@ -70,7 +70,8 @@ async def _warm_up(cache: ReadCache, cluster: Cluster, view: View) -> int:
 
 
 async def _take_over(cache: ReadCache, cluster: Cluster, view: View, group: str, owner: str) -> int:
-    """What one node kept of one group, the most lasting first; half of the store at most, so that others have room."""
+    """Take over what one node kept of one group, beginning with what would stay longest; at most half of the store, so
+    that the values of other nodes have room."""
     link, here = cluster.link(owner), view.ring.node(view.here or "")
     if link is None or here is None:
         return 0
@@ -82,7 +83,7 @@ async def _take_over(cache: ReadCache, cluster: Cluster, view: View, group: str,
         except PeerFailed as error:
             if not error.other_ring or cluster.view() is not view:
                 return 0
-        # It has not heard of the ring yet.
+        # The other node has not heard of the ring yet.
         await asyncio.sleep(_LOOK_S)
     taken = 0
     for at in range(0, len(keys), _AT_A_TIME):

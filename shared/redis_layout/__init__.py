@@ -1,1 +1,1 @@
-"""The contract in Redis: what the services keep there, and read of each other."""
+"""The contract in Redis: what each service keeps there for the others to read."""

@@ -20,20 +20,18 @@ generation: only reports that were collected for that one open it), ``leased`` (
 ``<lease>|<epoch of the shard>|<n>|<last raise>``, as far as the account knows. It never knows less than the shard has:
 
 1. To raise a lease, the account first counts the raise as given and numbers it. The shard takes raise ``n`` once, and
-only
-   directly after ``n - 1``.
-2. To lower it, the shard first lowers it. The account learns of it with the next question, which says the shard's
-``n`` and
-   lease. Where that ``n`` is not below its own, no raise is on its way, so what the shard says bounds what it has.
-3. Where more is used than the lease, since it was led with before the limit, the shard says what is used, and keeps its
-lease.
+   only directly after ``n - 1``.
+2. To lower it, the shard first lowers it. The account learns of it with the next question, which says the shard's ``n``
+   and lease. Where that ``n`` is not below its own, no raise is on its way, so what the shard says bounds what it has.
+3. Where the shard uses more than its lease, because the bidder led with more before the limit, the shard reports what
+   is used, and keeps its lease.
 4. Whenever another copy of a shard is admitted (after a failover or a restart), the shard gets another admission.
    A lease of a former one is used no further. The shard lowers it before it asks for more, and numbers it far above
    what the former copy can have given out. An account that was opened in a former admission of its home gives nothing
    before it has asked all shards.
 
-So nothing is lost and nothing is given twice, whoever dies between two steps. An item says in ``charged`` for whom it
-is counted, and how much: it is changed in the step that changes the item.
+So nothing is lost and nothing is given twice, whichever process dies between two steps. An item's field ``charged``
+says for whom the item is counted, and how much. It changes in the same step as the item.
 """
 
 from __future__ import annotations
@@ -45,17 +43,17 @@ COUNTING: Final = "counting"
 OPEN: Final = "open"
 
 USED_MAX: Final = 2**56
-"""Most that is counted as used in one shard; far above every limit. A lead that would pass it is counted as nothing, so
-that Redis, and the sum over all shards, can hold what is counted. ``charge`` in the gateway's ``lib/item.lua`` has it
-too."""
+"""The most that is counted as used in one shard; far above every limit. A lead that would pass it is counted as
+nothing, so that Redis, and the sum over all shards, can hold what is counted. ``charge`` in the gateway's
+``lib/item.lua`` has it too."""
 
 State = Literal["counting", "open"]
 
 
 class Lease(NamedTuple):
     """A shard's lease; ``granted`` None for any amount. ``generation`` as it stands, ``<epoch>|<entry>``.
-    ``admission``: of the shard when the lease was changed last; where that is another one now, no more of it may be
-    used than is."""
+    ``admission``: of the shard when the lease was changed last; if the shard has another one now, no more of the lease
+    may be used than is used already."""
 
     granted: int | None
     generation: str
@@ -74,5 +72,5 @@ class Lease(NamedTuple):
 
 
 def name_of(user_id: str, currency: str) -> str:
-    """How an account is named in fields."""
+    """The name of an account in fields of hashes."""
     return f"{user_id}|{currency}"

@@ -60,17 +60,17 @@ class Cursors(NamedTuple):
 
     @property
     def lineage(self) -> Lineage | None:
-        """Whose outbox it is; None where the shard is lost or closed."""
+        """The lineage to which the outbox belongs; None where the shard is lost or closed."""
         return None if self.epoch is None else Lineage(self.run, self.epoch)
 
 
 FIELDS: Final = tuple(Cursors.__annotations__)
-"""In the order of :class:`Cursors`."""
+"""The fields of the hash, in the order of :class:`Cursors`."""
 
 
 Field = Literal["epoch", "next", "published", "archived", "run", "evictions", "admission"]
-"""What may be asked for by itself. ``evictions``: how many items have left; ``admission``: by which run and when it was
-admitted, as a text that nobody else uses."""
+"""The fields that may be asked for one by one. ``evictions``: how many items have left. ``admission``: a unique text
+that tells by which run and when the shard was admitted."""
 
 
 def ask_fields(pipeline: Any, shard: str, *fields: Field) -> None:
@@ -116,7 +116,7 @@ async def read_cursors(redis: Redis, shards: Iterable[str]) -> dict[str, Cursors
 
 
 def decode_lineage(answer: Sequence[bytes | None]) -> Lineage | None:
-    """Of the values of ``run`` and ``epoch``; None where the shard is lost or closed."""
+    """The lineage out of the values of ``run`` and ``epoch``; None where the shard is lost or closed."""
     run, epoch = answer
     return None if epoch is None else Lineage((run or b"").decode(), int(epoch))
 
@@ -150,15 +150,16 @@ def ask_fence(pipeline: Any, shard: str) -> None:
 def decode_fence(answer: Sequence[bytes | None]) -> str | None:
     """The answer to :func:`ask_fence`; None where the shard is lost or closed.
 
-    The fence is another one after each item of the shard that leaves Redis. Who finds out from the archive what an item
-    is, and then writes it to Redis, asks for the fence first, and gives it to the script, which refuses another one:
+    The fence changes whenever an item of the shard leaves Redis. Code that reads an item from the archive and then
+    writes it to Redis first asks for the fence and gives it to the script, which refuses a fence that has changed.
+    Without it:
 
     1. A gateway finds that nobody ever had the id `x`, and is suspended.
     2. Another one opens `x`, it is sold, archived, and leaves Redis.
-    3. The first one goes on: Redis does not have `x`, and without a fence would open it a second time.
+    3. The first one goes on: Redis does not have `x`, and would open it a second time.
 
-    The run is in it because a failover may undo an eviction: the number of evictions is then given again, by another
-    run of Redis.
+    The fence contains the run because a failover may undo an eviction: another run of Redis then gives out the same
+    number of evictions again.
     """
     epoch, run, evictions = answer
     return None if epoch is None else f"{int(epoch)}|{(run or b'').decode()}|{int(evictions or 0)}"

@@ -91,7 +91,7 @@ def decode_item(fields: Mapping[bytes, bytes]) -> ItemState:
         hard_end_us=_optional(fields[b"hard_end_us"]),
         paused_us=_optional(fields[b"paused_us"]),
         extensions=int(fields[b"extensions"]),
-        # An item whose end nobody has moved has no such field.
+        # The field is absent while nobody has moved the end.
         moved_us=int(fields.get(b"moved_us", 0)),
         reserve_met=fields[b"reserve_met"] == b"1",
     )

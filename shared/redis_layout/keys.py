@@ -13,8 +13,8 @@ from shared.names import SHARDS, shard_of
 _SHARDS: Final = frozenset(SHARDS)
 
 REVOCATIONS_KEY: Final = "{s00}:revocations"
-"""Hash, bounded: the tokens that are revoked (:mod:`shared.redis_layout.revocations`). Beside the
-first shard, because on a cluster a key is on the node of its hash tag."""
+"""Hash, bounded: the tokens that are revoked (:mod:`shared.redis_layout.revocations`). It has the hash tag of the first
+shard, because on a cluster the tag decides on which node a key is."""
 
 
 def item_key(item_id: str) -> str:

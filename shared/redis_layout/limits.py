@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Final
 
 RECENT_EVENTS: Final = 512
-"""Events kept beside an item."""
+"""The most events that are kept beside an item."""
 
 ACCEPTED_KEPT: Final = 1_024
-"""Entries of an item's log of accepted bids."""
+"""The most entries of an item's log of accepted bids."""
 
 VERDICT_KEEP_S: Final = 86_400
 """How long verdicts of accepted bids are kept after an item is over; a void after that does not prolong it."""

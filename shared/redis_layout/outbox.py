@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from shared.redis_layout.keys import outbox_key
 
 PAGE: Final = 512
-"""Entries read at once."""
+"""The most entries that are read at once."""
 
 
 class EntryId(NamedTuple):

@@ -22,7 +22,7 @@ _EPOCH: Final = "epoch"
 _VALUE: Final = re.compile(r"(\d{1,12}):(\d{1,12})", re.ASCII)
 _BACK_AT_ONCE: Final = 500
 _SHARD: Final = SHARDS[0]
-"""Beside which they are."""
+"""The shard in whose slot the hash of revocations is."""
 
 REVOKE_TOKENS: Final = "revoke_tokens"
 REVOKE_TOKEN: Final = "revoke_token"
@@ -38,7 +38,8 @@ class Why(msgspec.Struct, frozen=True):
 
 
 class Revoked(NamedTuple):
-    """``is_recorded``: the archive is told. It is not while the shard is lost, or too much waits for the archive."""
+    """``is_recorded``: whether the archive is told. It is not told while the shard is lost, or while too much waits for
+    the archive."""
 
     revocation: Revocation
     is_recorded: bool
@@ -66,18 +67,18 @@ class RevocationStore:
         return Revoked(Revocation(int(at_s), int(at_s) + KEPT_S), n > 0)
 
     async def put_back(self, known: Mapping[str, Revocation]) -> None:
-        """Write again what a Redis that was wiped does not know any more. What it knows stays as it is."""
+        """Write these again into a Redis that was wiped and has lost them. Those that it has stay as they are."""
         lines = [f"{name}={one.at_s}:{one.until_s}" for name, one in known.items()]
         for start in range(0, len(lines), _BACK_AT_ONCE):
             await self._run(lines[start : start + _BACK_AT_ONCE])
 
     async def epoch(self) -> str:
-        """A text that is another one after each change; empty where there are no revocations."""
+        """A text that changes with each revocation; empty where there are none."""
         found = await cast(Any, self._redis.hget(REVOCATIONS_KEY, _EPOCH))
         return _text(found) if found is not None else ""
 
     async def read(self) -> dict[str, Revocation]:
-        """All of them, by name."""
+        """All revocations, by name."""
         found = {}
         for name, value in (await cast(Any, self._redis.hgetall(REVOCATIONS_KEY))).items():
             match = _VALUE.fullmatch(_text(value))

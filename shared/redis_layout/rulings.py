@@ -1,7 +1,7 @@
 """What was ruled on bidders, as Redis keeps it. Pure.
 
 On an item: the hash ``{s07}:rulings:<item>`` has under a user id ``<flags>|<limit>``; the limit in minor units, empty
-for none. It is where it is decided, so nothing else is needed.
+for none. A ruling is decided in the shard where it is kept, so it needs no copies.
 
 For all items, and for all of a seller: items lie in 64 shards, and a script sees one of them. So each shard has the
 whole hash ``{s07}:rulings``, with these fields and values ``<flags>|<epoch>|<n>``:
@@ -36,27 +36,27 @@ LISTED: Final = "L"
 """The mark of an item or of a shard that has rulings on single bidders."""
 
 RULED_PER_ITEM_MAX: Final = 10_000
-"""Bidders of an item on whom something was ruled."""
+"""The most bidders of an item with rulings."""
 RULED_MAX: Final = 100_000
-"""Rulings of the house and of all sellers together."""
+"""The most rulings of the house and of all sellers together."""
 RULED_BY_SELLER_MAX: Final = 5_000
-"""Of these, those of one seller."""
+"""The most of these that one seller may have."""
 
 ARCHIVED_CURSORS: Final = 2**40
-"""From here on cursors of an item's rulings are those of the archive. Redis gives out smaller ones: a hash of so few
-fields has no more places than that. So an item that leaves Redis, or comes back, between two pages is read anew, and
-none of its rulings is passed over."""
+"""Cursors of an item's rulings from this number on are those of the archive. The cursors of Redis are smaller, because
+a hash with so few fields has fewer buckets. So an item that leaves Redis, or comes back, between two pages is read
+anew, and none of its rulings is passed over."""
 
 _HOUSES: Final = {
     shard: next(f"~{number}" for number in itertools.count() if names.shard_of(f"~{number}") == shard)
     for shard in names.SHARDS
 }
 HOUSES: Final = frozenset(_HOUSES.values())
-"""What outbox entries without an item name instead of one. No item can have such an id."""
+"""Outbox entries without an item name this in place of an item's id. No item can have such an id."""
 
 
 def house_of(shard: str) -> str:
-    """What the rulings of this shard's outbox name instead of an item."""
+    """The name that rulings in this shard's outbox have in place of an item's id."""
     return _HOUSES[shard]
 
 

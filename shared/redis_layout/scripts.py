@@ -28,7 +28,7 @@ _BODY: Final = "---@body\n"
 _LIMIT: Final = re.compile(r"^---@limit (\w+)$", re.MULTILINE)
 
 CALLS_TOGETHER_MAX: Final = 64
-"""Calls that are one script to Redis, which does nothing else meanwhile: a millisecond or two."""
+"""The most calls that run as one script. Redis does nothing else meanwhile, for a millisecond or two."""
 
 Argument = str | bytes | int | float
 Call = tuple[Sequence[str | bytes], Sequence[Argument]]
@@ -115,7 +115,7 @@ class Script:
 
 
 def _parts(calls: Sequence[Call], together_max: int, *, by_shard: bool) -> list[Sequence[int]]:
-    """Which calls are one command, by their places."""
+    """The indexes of the calls that go into one command, for each command."""
     groups: dict[str | None, list[int]] = {}
     if by_shard:
         for at, (keys, _) in enumerate(calls):

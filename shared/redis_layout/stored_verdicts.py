@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StoredVerdict:
-    """Whose bid, what it asked for (``fingerprint``), and the line that ``place_bids.lua`` answered."""
+    """The bidder, what the bid asked for (``fingerprint``), and the line that ``place_bids.lua`` answered."""
 
     user_id: str
     fingerprint: str

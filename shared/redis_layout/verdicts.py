@@ -82,7 +82,7 @@ ACCEPTED: Final = (b"A", b"M")
 
 _WITH_CREDIT: Final = 8
 LIMITED: Final = b"R|LIMIT_EXCEEDED|"
-"""How the line of a bid begins that is beyond a limit."""
+"""How the line begins of a bid that was beyond a limit."""
 
 KEY_REUSED: Literal["KEY_REUSED"] = "KEY_REUSED"
 KEY_REUSED_LINE: Final = b"K"

@@ -41,7 +41,7 @@ _NAMES: Final = "follower-"
 
 
 class Listener(Protocol):
-    """Is told of the stream. Calls are synchronous: the next message waits until they return."""
+    """Is told of the stream. Calls are synchronous: the next message is handled when they have returned."""
 
     def on_message(self, subject: str, data: bytes) -> None:
         """One message of the stream, in order."""
@@ -60,8 +60,8 @@ class Follower:
         name: of the connection, shown in the server's monitoring.
         heartbeat_s: seconds between heartbeats while there are no events; three missed ones end the consumer.
         subjects: subjects of core NATS to listen to on the same connection, and who is told of their messages.
-        on_traces: told the :data:`~shared.tracing.spans.TRACES_HEADER` of each message, empty where it has none, before
-            the listener is told of the message; None where nobody traces.
+        on_traces: called with the :data:`~shared.tracing.spans.TRACES_HEADER` of each message, empty where it has none,
+            before the listener gets the message; None where nobody traces.
     """
 
     def __init__(
@@ -83,8 +83,7 @@ class Follower:
         self._consumer: _Consumer | None = None
         self._is_up = False
         self.sequence = 0
-        """The number in the stream of the message that the listener was told of last, 0 since it was told of none; also
-        while it is being told."""
+        """The stream's number of the message that the listener got last or is handling now; 0 before the first."""
 
     @property
     def is_up(self) -> bool:
@@ -98,8 +97,8 @@ class Follower:
                 await self._client.publish(subject, data)
 
     async def has_message(self, subject: str, epoch: int = 0) -> bool:
-        """Whether the newest message that the stream holds under this subject is of this epoch of its shard or a later
-        one, or does not tell its epoch; within a second.
+        """Whether the newest message that the stream holds under this subject is of this epoch of its shard or of a
+        later one, or does not tell its epoch. Takes at most a second.
 
         Raises:
             nats.errors.Error, OSError, TimeoutError: it cannot be asked now.
@@ -111,7 +110,8 @@ class Follower:
             return await has_message(client.jetstream(), subject, epoch=epoch)
 
     def begin_anew(self, reason: str) -> None:
-        """Replace the consumer that is followed now, if there is one: somebody found out that it does not tell all."""
+        """Replace the consumer that is followed now, if there is one. For a caller that has found that it does not get
+        all messages."""
         if self._consumer is not None:
             self._consumer.end(reason)
 
@@ -194,7 +194,7 @@ class Follower:
 
     def _config(self, inbox: str) -> ConsumerConfig:
         return ConsumerConfig(
-            # With a name, which then stands in the subject of the request: permissions see subjects alone.
+            # A consumer with a name has it in the subject of the request: permissions see subjects alone.
             name=f"{_NAMES}{secrets.token_hex(8)}",
             deliver_subject=inbox,
             deliver_policy=DeliverPolicy.NEW,
@@ -203,7 +203,7 @@ class Follower:
             max_deliver=1,
             flow_control=True,
             idle_heartbeat=self._heartbeat_s,
-            # It need not be kept: it goes with the server, and with us.
+            # The consumer need not survive the server, nor this process.
             mem_storage=True,
             num_replicas=1,
             inactive_threshold=UNUSED_CONSUMER_KEPT_S,
@@ -220,7 +220,7 @@ class _Consumer:
         at: Callable[[int], None] = lambda sequence: None,
         on_traces: Callable[[str], object] | None = None,
     ) -> None:
-        """``at``: told of each message's number in the stream, before the listener is told of the message."""
+        """``at``: called with each message's number in the stream, before the listener gets the message."""
         self._client = client
         self._listener = listener
         self._at = at
@@ -248,7 +248,7 @@ class _Consumer:
                 self._on_traces((msg.headers or {}).get(TRACES_HEADER, ""))
             self._listener.on_message(msg.subject, msg.data)
         except Exception:
-            # A defect in our code. The feed must not stop for it, and the next snapshot may be past it.
+            # A defect in our code. The feed must not stop for it, and the next snapshot may make up for it.
             logger.exception("nats: message %d on %s was not handled", sequence, msg.subject)
             self.end("a message was not handled")
 
@@ -267,7 +267,7 @@ class _Consumer:
                 await self._client.publish(answer_to)
 
     def end(self, reason: str) -> None:
-        """Tell the listener nothing more: this consumer is to be replaced."""
+        """Give the listener nothing more: this consumer is to be replaced."""
         self.reason = reason
         self.broken.set()
 
@@ -289,7 +289,7 @@ def stream_sequence(reply: str) -> int:
 
 
 def _ack_tokens(reply: str) -> list[str]:
-    """From ``$JS`` to ``<pending>``; none where it is another reply."""
+    """The tokens of the subject from ``$JS`` to ``<pending>``; none of another kind of reply."""
     tokens = reply.split(".")
     if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in (9, 11, 12):
         return []

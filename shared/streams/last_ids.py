@@ -1,7 +1,8 @@
 """The newest messages under many subjects of the event stream, in one question where that is sound.
 
-NATS from 2.11 on answers for up to a thousand subjects at once, and any replica of the stream answers. One that lags
-does not have the newest messages yet, so a stream with replicas is asked subject by subject: then its leader answers.
+NATS from 2.11 on answers for up to a thousand subjects at once, and any replica of the stream answers. A replica that
+lags does not have the newest messages yet, so a stream with replicas is asked subject by subject: then its leader
+answers.
 """
 
 from __future__ import annotations

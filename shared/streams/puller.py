@@ -163,7 +163,7 @@ class Puller:
                 message_id, traces = headers.get(Header.MSG_ID), headers.get(TRACES_HEADER, "")
             self._on_message(Pulled(message.subject, message.data, message.reply, message_id, traces))
         elif message.subject == f"{self._inbox}.{self._pull}":
-            # That of an earlier request would say nothing about the open one.
+            # A status of an earlier request would say nothing about the open one.
             description = (headers or {}).get(Header.DESCRIPTION, "")
             ended = status in _ENDED or (status == _CONFLICT and description.lower() in _ENDED_BY_BOUND)
             if not ended:
@@ -194,9 +194,8 @@ class Puller:
             raise StreamUnavailable(f"no sign of life from JetStream for {silent_s:g} s")
 
     async def acknowledge(self, replies: Iterable[str]) -> None:
-        """Tell JetStream that what came with these reply subjects is done: one small write each, no answer awaited.
-
-        One that gets lost costs a redelivery.
+        """Tell JetStream that the messages with these reply subjects are done: one small write each, no answer awaited.
+        A write that gets lost costs a redelivery.
 
         Raises:
             StreamUnavailable: the connection is closed or its buffer full.
@@ -205,8 +204,8 @@ class Puller:
             await self._publish(reply, b"")
 
     async def give_back(self, replies: Iterable[str]) -> None:
-        """Have JetStream deliver these again at once, to any puller; while JetStream is away, the ack wait does
-        that."""
+        """Have JetStream deliver these again at once, to any puller; while JetStream is away, the end of the ack wait
+        has the same effect."""
         if not self._client.is_connected:
             return
         try:

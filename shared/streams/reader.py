@@ -16,7 +16,7 @@ from shared import names
 from shared.clients.nats import StreamUnavailable
 
 LOOK_BACK_MESSAGES: Final = 4_096
-"""Four times what a relay may have on its way at once."""
+"""The most messages that are looked at: four times what a relay may have on its way at once."""
 _PAGE: Final = 500
 _FETCH_TIMEOUT_S: Final = 5.0
 _IDLE_S: Final = 60.0
@@ -43,8 +43,8 @@ async def newest_entries(
 
     Look at these beside :func:`last_id`, because a shard's last message need not be its highest entry. A relay that
     slept past its lease publishes again what it had read, and JetStream remembers ids for two minutes only. A late
-    message of a former epoch has a lower place. And after a loss everything is published again from the archived cursor
-    on.
+    message of a former epoch names a lower entry. And after a loss everything is published again from the archived
+    cursor on.
 
     Raises:
         StreamUnavailable: a message got lost on the way.
@@ -86,7 +86,7 @@ async def read_from(
 ) -> AsyncGenerator[list[Msg]]:
     """The messages from ``first_seq`` on, in order and in pages, until there are no more; nothing without a stream.
 
-    ``headers_only``: without what they say.
+    ``headers_only``: without their content.
 
     Raises:
         StreamUnavailable: JetStream cannot be read now, or a message got lost on the way.
@@ -115,7 +115,8 @@ async def read_from(
                 pending = messages[-1].metadata.num_pending
                 yield messages
         finally:
-            # Where the caller is cancelled, an error here would take the place of that. The server forgets by itself.
+            # If the caller is cancelled, an error here would take the place of the cancellation. The server forgets the
+            # consumer by itself.
             with contextlib.suppress(NatsError, OSError):
                 await source.unsubscribe()
     except StreamUnavailable:

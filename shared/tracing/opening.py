@@ -24,7 +24,7 @@ async def open_tracer(service: str) -> AsyncIterator[Tracer | None]:
     if not settings.is_on:
         yield None
         return
-    # Here, so that who traces nothing loads nothing of it.
+    # Imported here, so that a service that traces nothing does not load it.
     from shared.tracing.otlp import OtlpTracer
 
     tracer = OtlpTracer(service)

@@ -42,7 +42,7 @@ _KINDS: Final[Mapping[Kind, SpanKind]] = {
     "producer": SpanKind.PRODUCER,
     "consumer": SpanKind.CONSUMER,
 }
-# Not the context of the task: what a library has put there is no parent of ours.
+# Not the context of the task: a span that a library has put there must not become a parent.
 _NOBODY: Final = Context()
 
 
@@ -144,7 +144,7 @@ class OtlpTracer:
                 await done.wait()
         except TimeoutError:
             logger.warning("traces: the last spans were not taken within %g s", CLOSE_S)
-            # Ends what it repeats.
+            # Ends the exporter's retries.
             self._exporter.shutdown()
 
 

@@ -27,9 +27,8 @@ class TracingSettings(EnvironmentSettings):
     Attributes:
         otel_exporter_otlp_endpoint, otel_exporter_otlp_traces_endpoint: where the collector is; bids are traced where
             one of them is set. The first has ``/v1/traces`` added to it.
-        otel_exporter_otlp_protocol, otel_exporter_otlp_traces_protocol: nothing else than ``http/protobuf`` is spoken.
-        otel_traces_exporter: ``otlp``, or ``none`` to trace nothing.
-        otel_sdk_disabled: ``true`` to trace nothing.
+        otel_exporter_otlp_protocol, otel_exporter_otlp_traces_protocol: only ``http/protobuf`` is supported.
+        otel_traces_exporter: ``otlp``, or ``none`` to trace nothing. otel_sdk_disabled: ``true`` to trace nothing.
     """
 
     otel_exporter_otlp_endpoint: str = ""
@@ -90,7 +89,7 @@ class TracingSettings(EnvironmentSettings):
 
 
 def collector_secrets(environment: Mapping[str, str]) -> list[str]:
-    """What a collector may be sent as a key, by header or in its address, in all forms that an error may show; the
+    """The keys that may be sent to a collector, by header or in its address, in all forms that an error may show; the
     longest first."""
     found: set[str] = set()
     for name in _HEADERS:
@@ -100,7 +99,7 @@ def collector_secrets(environment: Mapping[str, str]) -> list[str]:
     for name in _ENDPOINTS:
         before, _, query = environment.get(name, "").partition("?")
         found.add(query)
-        # The one of the two that is not used may be anything.
+        # Of the two addresses, the one that is not used may be anything.
         with contextlib.suppress(ValueError):
             found.add(password_of(before))
     return sorted({form for each in found for form in (each, unquote(each)) if form}, key=len, reverse=True)

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 TRACES_HEADER: Final = "Bidding-Traces"
 """The header of a message in the stream: the spans that have published it, separated by commas."""
 TRACES_MAX: Final = 8
-"""Bids of one message, or of one request, whose traces go on."""
+"""The most bids of one message, or of one request, whose traces go on."""
 
 _HEADER_CHARACTERS_MAX: Final = TRACES_MAX * 56
 # A later version may have more behind the flags; version ff is none.
@@ -25,7 +25,7 @@ Facts = Mapping[str, str | int]
 Kind = Literal["internal", "server", "producer", "consumer"]
 
 trace_of_task: ContextVar[str] = ContextVar("trace_of_task", default="")
-"""The trace to which belongs what the running task does, 32 hexadecimal digits; empty where there is none."""
+"""The trace to which the work of the running task belongs, 32 hexadecimal digits; empty where there is none."""
 
 
 class SpanContext(NamedTuple):
@@ -37,7 +37,7 @@ class SpanContext(NamedTuple):
 
     @property
     def traceparent(self) -> str:
-        """As a header."""
+        """The span's name as the header ``traceparent``."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.is_sampled):02x}"
 
 
@@ -48,10 +48,10 @@ class Span(Protocol):
     def context(self) -> SpanContext: ...
 
     def note(self, facts: Facts) -> None:
-        """Add to what is known of it."""
+        """Add facts to the span."""
 
     def end(self, *, at_ns: int | None = None, error: str = "") -> None:
-        """It is over, at this time or now; ``error``: the code of what went wrong."""
+        """End the span, at this time or now; ``error``: the code of what went wrong."""
 
 
 class Tracer(Protocol):
@@ -71,7 +71,7 @@ class Tracer(Protocol):
 
         Args:
             parent: the span that has caused it; None for the first of a trace.
-            link: a span that has to do with it, of another trace.
+            link: a related span of another trace.
             start_ns: when it began, nanoseconds since the Unix epoch; now where it is not given.
         """
 

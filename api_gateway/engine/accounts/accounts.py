@@ -67,7 +67,8 @@ class Accounts:
             if account.is_open and not not_counted:
                 return
             if account.is_open:
-                # Whoever dies before this leaves the marks: these shards report nothing, and are found so again.
+                # If this process dies before this, the marks stay: these shards report nothing, and the next attempt
+                # counts again.
                 await self._scripts.note(user_id, currency, account.generation, "recount")
                 account = await self._scripts.account(user_id, currency) or account
             crash_point("accounts.begun")
@@ -90,12 +91,12 @@ class Accounts:
         if account is None:
             return
         await self.open(user_id, currency)
-        # A pass that began after it was archived: what is rebuilt since has it.
+        # Done, if this pass began after the ruling was archived: a shard that is rebuilt since then has the ruling.
         await self._scripts.note(user_id, currency, account.generation, "done" if account.is_archived else "again")
 
     async def find_credit(self, item_id: str, user_id: str, currency: str, need: int) -> bool:
-        """Get ``need`` more minor units of the bidder's limit into the item's shard. Whether it is worth asking the
-        shard again: there is credit, or no limit.
+        """Get ``need`` more minor units of the bidder's limit into the item's shard. Returns whether it is worth asking
+        the shard again: there is credit, or no limit.
 
         Raises:
             Unavailable: it cannot be told now.
@@ -139,7 +140,7 @@ class Accounts:
                 others_asked = True
                 await self._ask_others(shard, user_id, currency, part.lease.generation)
             elif answer == "old":
-                # Once: another was faster. Twice: the shard's node failed over to an older copy.
+                # Old once: another gateway was faster. Old twice: the shard's node failed over to an older copy.
                 if was_old:
                     await self._scripts.catch_up(user_id, currency, shard, part.lease.generation)
                 was_old = True

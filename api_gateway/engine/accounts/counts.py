@@ -1,4 +1,4 @@
-"""Counts what bidders lead with: one look at all items at a time, for all whose accounts wait for it.
+"""Counts what bidders lead with: one look at all items at a time serves all accounts that wait for it.
 
 No key says who leads what, since every bid would pay for that. So an account is counted by looking at every item. Were
 each to look for itself, many accounts that are opened at once, or many bids of one bidder, would each read all of
@@ -36,7 +36,8 @@ class Counts:
         mine = self._next
         mine.bidders.add((user_id, currency))
         async with self._turn:
-            # Somebody has looked for all who waited. Who was cancelled meanwhile leaves it to the next of them.
+            # If this is done, another caller has looked for all who waited. A caller that was cancelled leaves the look
+            # to the next one.
             if not mine.is_done:
                 if self._next is mine:
                     self._next = _Look()

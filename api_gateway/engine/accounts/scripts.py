@@ -27,7 +27,7 @@ _LATER: Final = 4
 _LACKING, _OTHER_GENERATION, _COUNTING, _OLD = 1, 4, 5, 6
 _KEYS_PER_SCAN: Final = 1_000
 _NO_BOUND: Final = str(2**53)
-"""Where nothing is written to the outbox, its bound does not matter."""
+"""The outbox bound for scripts that write nothing to the outbox: it must never refuse them."""
 
 
 class Account(NamedTuple):
@@ -211,7 +211,8 @@ class AccountScripts:
         if not calls:
             return 0
         for item_id, answer in zip(led, await self._charge.run_each(self._redis, calls), strict=True):
-            # Whose item is gone leads it no more. Anything else is unknown, and an account must not be opened with it.
+            # Nobody leads an item that is gone. After any other error it is unknown who leads, and the account must not
+            # be opened.
             if isinstance(answer, Exception) or int(answer[0]) not in (OK, NO_ITEM):
                 raise Unavailable(f"the item {item_id} cannot be counted for its leader now; try again")
         return len(led)

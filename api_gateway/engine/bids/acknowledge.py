@@ -262,7 +262,7 @@ class ReplicaAcknowledger:
         connection = await self._connected()
         run = self._run_of(connection)
         if any(waiter.run != run for waiter in waiting):
-            # The caller's run or the connection's is no longer there. A new connection reaches the one that is.
+            # The run of the caller, or that of the connection, is gone. A new connection reaches the present one.
             await self._drop()
             connection = await self._connected()
             run = self._run_of(connection)
@@ -306,7 +306,7 @@ class ReplicaAcknowledger:
         return gone
 
     async def _no_longer_of(self, run: str, connection: AbstractConnection, shards: Sequence[str]) -> set[str]:
-        """Those of these shards that this node does not have any more, or has again from another one.
+        """The shards among these that this node no longer has, or has again from another node.
 
         1. The mark is written. 2. The shard moves to another node, whose replicas need not have the bid yet. 3. The
         replicas of this node have got the mark, and then dropped the shard; WAIT counts them.

@@ -104,7 +104,7 @@ class ClusterReplicaAcknowledger:
 def open_replica_acknowledger(
     redis: Redis, *, replicas: int, timeout_ms: int, run_of: Callable[[AbstractConnection], str]
 ) -> Acknowledger:
-    """For a single Redis, or for a cluster."""
+    """The acknowledger for a single Redis, or for a cluster."""
     if isinstance(redis, ClusterClient):
         return ClusterReplicaAcknowledger(redis, replicas=replicas, timeout_ms=timeout_ms, run_of=run_of)
     return ReplicaAcknowledger(redis, replicas=replicas, timeout_ms=timeout_ms, run_of=run_of)

@@ -35,7 +35,7 @@ _ROUNDS: Final = 3
 
 
 class _Way:
-    """To one node."""
+    """The way to one node."""
 
     def __init__(self, scripts: BidScripts) -> None:
         self.scripts = scripts
@@ -143,7 +143,8 @@ class ClusterBidScripts:
             await way.connect()
             found = await way.scripts.place(calls)
             if any(type(result) is Unavailable for result in found):
-                # It answers CLUSTERDOWN, say, because it is cut off from the others. They may have promoted a replica.
+                # For example, it answers CLUSTERDOWN because it is cut off from the others, which may have promoted a
+                # replica.
                 self._redis.suspect(node, None)
             return found
         except (Unavailable, OutcomeUnknown) as error:
@@ -203,7 +204,7 @@ AnyBidScripts: TypeAlias = BidScripts | ClusterBidScripts
 def open_bid_scripts(
     redis: Redis, limits: ScriptLimits, *, timeout_s: float, run_of: Callable[[AbstractConnection], str]
 ) -> AnyBidScripts:
-    """For a single Redis, or for a cluster."""
+    """The scripts for a single Redis, or for a cluster."""
     if isinstance(redis, ClusterClient):
         return ClusterBidScripts(redis, limits, timeout_s=timeout_s, run_of=run_of)
     return BidScripts(redis, limits, timeout_s=timeout_s, run_of=run_of)
@@ -218,6 +219,6 @@ def _between() -> Unavailable:
 
 
 def _heed(task: asyncio.Task[None]) -> None:
-    """Whoever waits for it sees the error; perhaps nobody does any more."""
+    """Take the error, which callers that wait see: perhaps nobody waits any more, and asyncio would complain."""
     if not task.cancelled():
         task.exception()

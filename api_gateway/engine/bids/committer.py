@@ -43,7 +43,8 @@ _CREDIT_TRIES = 4
 _SEEKING_MAX = 5_000
 """Bids that seek credit, or wait for their turn to; past it they are shed."""
 _SEEKING_OF_ONE_MAX = 500
-"""Of these, those of one bidder, a batch: they take turns, and may wait for as long as the account is counted."""
+"""The most of these that are of one bidder: a batch. They take turns, and may wait for as long as the account is
+counted."""
 
 FindCredit = Callable[[str, str, str, int], Awaitable[bool]]
 
@@ -167,7 +168,7 @@ class Committer:
         crash_point("bids.decided")
         loop = asyncio.get_running_loop()
         settled: list[PendingVerdict] = []
-        # Told when the next flush is on its way: Redis decides that one while these are answered.
+        # Answer these when the next flush is on its way: Redis decides that one meanwhile.
         loop.call_soon(tell_all, settled)
         now_s = loop.time()
         for call, result in zip(calls, results, strict=True):

@@ -1,4 +1,4 @@
-"""Strikes bids, with credit for whoever leads then: a void never lets anybody lead beyond their spending limit."""
+"""Strikes bids, with credit for the bidder who leads then: a void lets nobody lead beyond their spending limit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _TRIES: Final = 6
 
 
 class Strikes(Protocol):
-    """What an operation needs of it."""
+    """The part of :class:`CoveredVoids` that an operation needs."""
 
     async def strike(self, item_id: str, bid_id: str, *, reason: str, by: str) -> int: ...
 
 
 class CoveredVoids:
-    """The credit is in the item's shard before the bid is struck, and taken in the step that strikes it. So whoever
-    dies in between leaves credit that nobody uses, and never a lead without credit."""
+    """The credit is in the item's shard before the bid is struck, and taken in the step that strikes it. So a gateway
+    that dies in between leaves credit that nobody uses, and never a lead without credit."""
 
     def __init__(self, voids: Voids, find_credit: FindCredit) -> None:
         """``find_credit``: awaited with ``(item, bidder, currency, minor units)`` where the shard lacks so much;
@@ -39,8 +39,8 @@ class CoveredVoids:
         tries = 0
 
         async def cover(lacking: LeadLacksCredit) -> bool:
-            # The script is asked again at once, with what was counted. Were a long history counted anew in between, a
-            # bidder who bids elsewhere every second, be it in vain, would take the credit each time.
+            # The script is asked again at once, with what was counted. If a long history were counted anew in between,
+            # a bidder who bids elsewhere every second, even without success, would take the credit each time.
             nonlocal tries
             tries += 1
             if tries > _TRIES:

@@ -1,7 +1,7 @@
 """The verdict that a bid waits for.
 
-A future would do, but that it tells each of those who wait in a turn of the loop, with a handle and a context of its
-own. That is a microsecond of the twenty that a bid costs. Here all bids of a flush are told in one turn.
+A future would do, but it tells each waiter by a call of the loop, with a handle and a context of its own. That is a
+microsecond of the twenty that a bid costs. Here all bids of a flush are told in one turn.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class PendingVerdict:
         return self._line is not None or self._error is not None
 
     def settle(self, line: bytes) -> None:
-        """It is this line. Nobody is told yet: that is for :func:`tell_all`."""
+        """Settle it with this line. :func:`tell_all` then tells those who wait."""
         assert not self.done(), "a bid has one verdict"
         self._line = line
 
     def set_result(self, line: bytes) -> None:
-        """It is this line, and everybody is told at once."""
+        """Settle it with this line, and tell everybody who waits."""
         self.settle(line)
         self.tell()
 
     def set_exception(self, error: Exception) -> None:
-        """There is none, for this reason, and everybody is told at once."""
+        """Settle it with this error, and tell everybody who waits."""
         assert not self.done(), "a bid has one verdict"
         self._error = error
         self.tell()
 
     def exception(self) -> Exception | None:
-        """Why there is none; None where there is one."""
+        """The error in place of a verdict; None where there is a verdict."""
         return self._error
 
     def result(self) -> bytes:

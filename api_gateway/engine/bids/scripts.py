@@ -140,7 +140,7 @@ class BidScripts:
             else:
                 each += answer
         if any(isinstance(answer, ResponseError) and READ_ONLY in str(answer) for answer in each):
-            # What was the primary is a replica now. When it becomes the primary again, it must be admitted again.
+            # The former primary is a replica now. When it becomes the primary again, it must be admitted again.
             await self._drop()
         return [_decided(answer, run) for answer in each]
 

@@ -200,8 +200,7 @@ class Voids:
         """Wait until everything that was accepted before the log begins is archived, and ``voids`` voids.
 
         An item that is older than the count of voids had more of them than Redis says: there, wait until all events are
-        archived. Epochs are
-        not compared: a rebuilt item goes on in a new one, of which nothing may be archived yet.
+        archived. Epochs are not compared: a rebuilt item goes on in a new one, of which nothing may be archived yet.
 
         Raises:
             Unavailable: not in a few seconds.

@@ -68,7 +68,7 @@ class ClosedItems:
         self._redis = redis
         self._on_rebuilt = on_rebuilt
         self._epochs: dict[str, int] = {}
-        """Of each shard, when it was asked for last."""
+        """The epoch of each shard, when it was asked for last."""
         self._reads = reads
         self._asking = asking
         self._looks = asyncio.Semaphore(_LOOKS_AT_ONCE)
@@ -79,8 +79,8 @@ class ClosedItems:
         self._told = BoundedDict[_Told](bytes_max=KEPT_BYTES_MAX)
 
     async def find(self, item_id: str, absent: Absent | None = None) -> ItemState | None:
-        """An item that Redis does not have, as it stands; None where it is no closed one. While it stays as it is, each
-        call tells the same object.
+        """An item that Redis does not have, as it stands; None where it is no closed one. While the item does not
+        change, each call returns the same object.
 
         Args:
             absent: what a read of it has just told, where there was one.
@@ -128,14 +128,15 @@ class ClosedItems:
         return (told if told is not None and told.item is item else _Told(b"", item)).body
 
     def _found_in(self, shard: str, epoch: int) -> None:
-        """A recovery has no event, and may leave out of Redis what it did not leave out before."""
+        """Drop what is kept when the shard was rebuilt: a recovery has no event, and may leave closed items out of
+        Redis that were there before."""
         if self._epochs.setdefault(shard, epoch) != epoch:
             self._epochs[shard] = epoch
             self._asked.clear()
             self._on_rebuilt()
 
     async def _state(self, item_id: str) -> bytes | None:
-        """Where many ask for the same item at once, one asks the archive: a crowd may bid on a new id."""
+        """Callers who ask for the same item at once share one question to the archive: a crowd may bid on a new id."""
         begun_s, asked = self._asked.get(item_id, (0.0, None))
         # If this process slept meanwhile, the item may have come back, been struck, and left again since.
         if asked is None or now_s() - begun_s > KEPT_S:
@@ -166,7 +167,7 @@ class ClosedItems:
             task.exception()  # there may be no caller left
 
     async def find_many(self, item_ids: Sequence[str]) -> dict[str, ItemState]:
-        """Those of these items, which Redis does not have in open shards, that are closed ones; in one question.
+        """The closed items among these, which Redis does not have in open shards; in one question.
 
         Raises:
             ArchiveAway: nobody can tell now.

@@ -10,13 +10,15 @@ the archive has it. So:
 
 1. at some moment Redis does not have the item, in an open shard; then the archive is asked, and its answer is kept;
 2. the item comes back, and a bid is struck. From now on the answer is an old one, and Redis has the item;
-3. a minute later at the earliest it leaves again. Who asks now looks at what is kept. It has to be gone.
+3. a minute later at the earliest it leaves again. A caller that asks now looks at what is kept, and the old answer must
+   be gone by then.
 
-It is, since it is kept for a third of that minute, counted from before 1, on a clock that goes on while this process is
-stopped. The rest of the minute is for a clock of Redis that is put forward meanwhile. It takes three things more:
+It is gone, since it is kept for a third of that minute, counted from before 1, on a clock that goes on while this
+process is stopped. The rest of the minute is for a clock of Redis that is put forward meanwhile. It takes three things
+more:
 
-- Whoever began the load asked Redis a while ago. So the load asks again, first (:class:`_LeftReads`). Else the item
-  might have come back in between, and the minute be nearly over when the archive is asked.
+- The caller that began the load asked Redis a while ago. So the load asks again, first (:class:`_LeftReads`). Else the
+  item might have come back in between, and the minute be nearly over when the archive is asked.
 - A load that takes long is joined by nobody after a third of the minute, and what it told is kept no longer either.
 - A recovery may leave a closed item out of Redis although it was struck a moment ago. It gives the shard another epoch,
   which Redis tells with every look for a closed item, and then all is dropped (:meth:`Reads.drop`).
@@ -141,7 +143,7 @@ class _LeftReads:
         return await self._origin.get(key)
 
     async def load_states(self, keys: Sequence[str]) -> Mapping[str, bytes | None]:
-        """Of several closed items in one question."""
+        """The states of several closed items, in one question."""
         of_key = {key: str(item_of(key)) for key in keys}
         await self._keep_none_that_is_back(of_key)
         states = await self._origin.states(list(of_key.values()))
@@ -170,7 +172,7 @@ class Reads:
     cache: ReadCache | None
 
     def drop(self) -> None:
-        """Tell nothing any more of what this process has kept so far, or is loading."""
+        """Stop telling what this process has kept so far, or is loading."""
         if self.cache is not None:
             self.cache.reset()
 
@@ -192,7 +194,7 @@ async def open_reads(
         running_max=min(settings.read_cache_loads_max, READS_AT_ONCE),
         waiting_max=min(settings.read_cache_waiting_max, READS_WAITING_MAX),
     )
-    # What waits in turn, single reads and lists apart, is not to wait for a turn of the cache as well.
+    # Questions wait for their turn in `InTurns`, single reads and lists apart. They must not wait in the cache as well.
     unbounded = settings.model_copy(update={"read_cache_loads_max": 2 * (READS_AT_ONCE + READS_WAITING_MAX)})
     # In a cluster this process keeps values for half a second itself. Nodes hear of changes.
     limits = GroupLimits(ttl_s=KEPT_S, negative_ttl_s=0, joined_for_s=KEPT_S)

@@ -48,13 +48,14 @@ BRING_BACK: Final = Script.read(Path(__file__).parent / "lua" / "bring_back.lua"
 
 _IS_BACK, _WAS_THERE, _FENCED = 1, 0, 2
 _SHOWS: Final = 50
-"""How often what is staged is tried again, within the time of an attempt, while other items of the shard leave."""
+"""How often an attempt tries again to show what it has staged, within its time, while other items of the shard leave.
+"""
 _TRIES: Final = 5
 _AT_ONCE: Final = 2
 _WAITING_MAX: Final = 64
-"""Items that are on their way back, or wait for their turn."""
+"""The most items that are on their way back, or wait for their turn."""
 _WITHIN_S: Final = 50.0
-"""Less than the minute after which a load balancer gives up a silent request."""
+"""The bound of one return, below the minute after which a load balancer gives up a silent request."""
 _ARCHIVE_WAIT_S: Final = 5.0
 _LOOK_AGAIN_S: Final = 0.1
 _PARTS_EXPIRE_S: Final = 120
@@ -69,7 +70,7 @@ class _Parts:
     waiting: dict[str, str] = field(default_factory=dict)
 
     def key(self, item_id: str, belongs: str) -> str:
-        """Where a part waits."""
+        """The key under which a part waits."""
         return self.waiting.setdefault(belongs, returning_key(item_id, self.token, str(len(self.waiting))))
 
 
@@ -151,7 +152,7 @@ class Returns:
             return reply
         finally:
             if reply != _IS_BACK and parts.waiting:
-                # They may be large. If Redis cannot be asked, or the process dies, they expire.
+                # The parts may be large. If Redis cannot be asked, or the process dies, they expire.
                 with suppress(RedisError, OSError, TimeoutError):
                     await self._redis.unlink(*parts.waiting.values())
 
@@ -234,14 +235,15 @@ class Returns:
 async def _refuse_retired(fetch: Fetch, item_id: str) -> None:
     """Raise where the archive may not have the item's log any more when it is back.
 
-    The fence is from before this: who retires an item notes that it looks, and then makes the fence of its shard
-    another one, unless Redis has the item. So either this is seen, or what was read before it comes too late.
+    The fence was read before this. The retention first notes that it checks the item, and then changes the fence of its
+    shard, unless Redis has the item. So either this call sees the note, or the fence that was read before no longer
+    holds.
     """
     retired = await retired_item(fetch, item_id)
     if retired is not None:
         raise retired.error(item_id)
     if await is_retiring(fetch, item_id):
-        raise Unavailable("it is being looked whether this item may leave the archive; try again", retry_after_s=60)
+        raise Unavailable("it is being checked whether this item may leave the archive; try again", retry_after_s=60)
 
 
 async def _version(fetch: Fetch, item_id: str) -> tuple[int, int]:

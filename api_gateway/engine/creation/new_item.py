@@ -79,7 +79,7 @@ def created_members(item: NewItem) -> str:
 
 
 def opened_item(item: NewItem, opened: OpenResult) -> ItemState:
-    """The item as it was when it was opened: what a read of it told in that moment."""
+    """The item as a read would have told it at the moment when it was opened."""
     terms = replace(item.terms, start_us=opened.start_us, end_us=opened.end_us)
     state = replace(opening_state(terms, opened.created_us), epoch=opened.epoch)
     return ItemState(

@@ -28,8 +28,8 @@ from shared.redis_layout.scripts import Call
 logger = logging.getLogger(__name__)
 
 WAITING_MAX: Final = 1_024
-"""Items of each kind that wait: for the answer about their ids, to be opened with ids of their own, and without. More
-are refused."""
+"""The most items of each kind that wait: for the answer about their ids, to be opened with ids of their own, and
+without. Further ones are refused."""
 TOGETHER_MAX: Final = 256
 TOGETHER_CHARACTERS_MAX: Final = 512 * 1024
 """Items that are opened at once, and what their texts may have together."""
@@ -53,7 +53,7 @@ class _Opening:
 
 
 class _Queue:
-    """Hands over what waits, one group after the other: what comes meanwhile is the next one."""
+    """Hands over what waits, one group after the other: items that come meanwhile are the next group."""
 
     def __init__(self, open_all: Callable[[Sequence[_Opening]], Coroutine[Any, Any, None]]) -> None:
         self._open_all = open_all
@@ -160,11 +160,11 @@ class Openings:
         _fail_all(group, Unavailable("other items are leaving Redis right now; try again", retry_after_s=1))
 
     async def _open_all(self, group: Sequence[_Opening]) -> None:
-        # Without a fence none of them is left.
+        # These have no fence, so none can be left over because of a fence that has changed.
         await self._open_some(group)
 
     async def _require_new(self, group: Sequence[_Opening]) -> list[_Opening]:
-        """Those whose id nobody ever had, each with the fence of its shard from before that was asked. The others are
+        """Those whose id nobody ever had, each with the fence that its shard had before the question. The others are
         answered."""
         unknown: list[_Opening] = []
         used: list[_Opening] = []
@@ -183,7 +183,7 @@ class Openings:
                 unknown.append(opening)
         new: list[_Opening] = []
         if unknown:
-            # One id may be asked for several times.
+            # Several items of a group may want the same id.
             pasts = await self._known.look_past_outbox(list({opening.item_id: None for opening in unknown}))
             for opening in unknown:
                 past = pasts[opening.item_id]
@@ -205,7 +205,7 @@ class Openings:
             opening.fail(error)
 
     async def _open_some(self, group: Sequence[_Opening]) -> list[_Opening]:
-        """Open them; returns those whose fence was another one."""
+        """Open them. Returns those whose fence had changed."""
         fenced: list[_Opening] = []
         if not group:
             return fenced

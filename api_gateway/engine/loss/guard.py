@@ -84,7 +84,7 @@ class Guard:
         return self._runs.get(connection, "")
 
     def forget(self, runs: Collection[str] | None = None) -> None:
-        """Trust these runs no longer, or none: the next connection is compared again."""
+        """Trust these runs no longer, or no run at all (None): the next connection is compared again."""
         for run in list(self._admitted) if runs is None else runs:
             self._admitted.pop(run, None)
 
@@ -128,15 +128,15 @@ class Guard:
                 except Unavailable as error:
                     raise NotAdmitted(str(error)) from error
                 for other, _ in list(self._admitted.values()):
-                    # What had one of these shards has it no longer, or had it in another history.
+                    # A run that had one of these shards no longer has it, or had it in another history.
                     if other.run == reached.run or other.shards & reached.shards:
                         del self._admitted[other.run]
                 self._admitted[reached.run] = _Admitted(reached, comparison)
 
 
 async def _asked(connection: AbstractConnection, *, is_cluster: bool) -> tuple[_Reached, set[str]]:
-    """Which Redis it is; and the runs with which those of its shards are marked that are open. Of a single Redis only
-    the first shard is looked at: all of them are marked together.
+    """Which Redis was reached, and the runs with which its open shards are marked. Of a single Redis only the first
+    shard is looked at: all of them are marked together.
 
     Raises:
         NotAdmitted: it is a replica, or a node of a cluster that is taken for a single Redis.
@@ -162,7 +162,8 @@ async def _asked(connection: AbstractConnection, *, is_cluster: bool) -> tuple[_
             continue  # another node has it, or will have it
         shards.add(shard)
         if epoch:
-            # A closed shard keeps its old mark. Nobody admits it, so that mark would make every connection be compared.
+            # A closed shard keeps its old mark. Nobody admits it, so with that mark every new connection would lead to
+            # a comparison.
             marks.add(marked)
     history = info_field(info, "master_replid")
     return _Reached(run, history, frozenset(shards) if is_cluster else _ALL), marks

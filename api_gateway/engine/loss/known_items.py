@@ -62,8 +62,8 @@ class KnownItems:
         self._turns = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
     async def is_known(self, item_id: str) -> bool:
-        """Whether there was ever an event of the item. Who holds a fence must not join a question of others, and uses
-        :meth:`look_past_outbox`.
+        """Whether there was ever an event of the item. A caller that holds a fence must not join a question of others;
+        it uses :meth:`look_past_outbox`.
 
         Raises:
             ShardLost: Redis has lost the whole shard, or only the archive could tell that the item is not lost.
@@ -135,7 +135,8 @@ class KnownItems:
             if len(item_ids) == 1:
                 found[left[0]] = await self._without_archive(left[0], left[0] in published, error)
                 return found
-            # Of many nobody looks through the outboxes, which are long just then. It changes the reason, no answer.
+            # For many items the outboxes are not searched, because they are long at such a time. That changes the
+            # reason, and no answer.
             found |= {item_id: _untold(item_id in published, error) for item_id in left}
         else:
             for item_id in left:

@@ -20,7 +20,7 @@ from shared.redis_layout.keys import item_key, lost_key
 logger = logging.getLogger(__name__)
 
 NOTED_MAX: Final = 1_000
-"""Per shard. Further lost items get the same answer, after the archive was asked."""
+"""The most notes per shard. Further lost items get the same answer, after the archive was asked."""
 _TOLD_MAX: Final = 1_000
 
 

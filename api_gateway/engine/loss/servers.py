@@ -74,7 +74,7 @@ class Found(NamedTuple):
 
     @property
     def cursors(self) -> dict[str, ShardCursors]:
-        """Of all servers."""
+        """The cursors of all servers."""
         return {shard: cursors for server in self.servers for shard, cursors in server.cursors.items()}
 
     def run_of(self, shard: str) -> str:
@@ -106,7 +106,8 @@ async def read_servers(redis: Redis) -> Found:
             servers.append(answer)
         elif isinstance(answer, RedisError | OSError | TimeoutError):
             if isinstance(redis, ClusterClient):
-                # One that hangs is not asked again before it answers: each admission of another node would wait for it.
+                # A node that hangs is not asked again before it answers: otherwise each admission of another node would
+                # wait for it.
                 redis.suspect(node.redis, answer)
             error = answer
             unread.update(node.shards)
@@ -120,7 +121,7 @@ async def read_servers(redis: Redis) -> Found:
 
 
 async def _read(node: Node, within_s: float | None) -> Server:
-    """Of one server.
+    """Read one server.
 
     Raises:
         RedisError, OSError, TimeoutError: it cannot be asked; AskError where it does not have one of the shards.

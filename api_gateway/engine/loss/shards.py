@@ -119,8 +119,8 @@ class Shards:
         """
         while True:
             pause_s = _PAUSE_S
-            # Each for itself. A look fails for as long as a shard is missing and a witness is away; meanwhile another
-            # shard may turn out to be an older copy.
+            # Each step fails for itself. A look fails for as long as a shard is missing and a witness is away;
+            # meanwhile another shard may turn out to be an older copy.
             for step in (self.look, self._compare_if_due):
                 try:
                     await step()
@@ -211,7 +211,7 @@ class Shards:
         known = await self._witnesses.shards(look_back=run is not None)
         found = await self._cursors()
         if run is None and any(server.is_marked_by_others for server in found.servers):
-            # It is about to be admitted. The second look costs more, and finds more.
+            # This run is about to be admitted. The second look costs more, and finds more.
             known = await self._witnesses.shards(look_back=True)
             found = await self._cursors()
         places = _highest(known.places, self._seen)
@@ -226,7 +226,7 @@ class Shards:
                 try:
                     changed |= await self._compare_server(server, places, is_asked=run in (None, server.run))
                 except (RedisError, OSError, Unavailable) as error:
-                    # Say its disk is full, so that it cannot be marked. The others do not wait for that.
+                    # For example, its disk is full, so that it cannot be marked. The other nodes do not wait for that.
                     if len(found.servers) == 1:
                         raise
                     failed[server.run] = error
@@ -246,7 +246,8 @@ class Shards:
         self._note_comparison(known)
 
     async def _compare_server(self, found: Server, places: Mapping[str, EntryId], *, is_asked: bool) -> bool:
-        """Close the shards of one Redis that are behind, and mark the others with its run; whether some were marked.
+        """Close the shards of one Redis that are behind, and mark the others with its run. Returns whether some were
+        marked.
 
         Args:
             is_asked: the caller wants to know of this one.

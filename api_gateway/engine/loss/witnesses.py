@@ -124,8 +124,8 @@ class Witnesses:
             raise _stream_away(error) from error
 
     async def published_epochs(self, item_ids: Sequence[str]) -> dict[str, int]:
-        """Of each of these items that has a message in the stream, the epoch of its shard in which the newest one was
-        published, and 0 where that does not tell.
+        """For each of these items that has a message in the stream, the epoch of its shard in which the newest message
+        was published; 0 where the message does not tell.
 
         Raises:
             Unavailable: the stream cannot be asked.
@@ -144,7 +144,8 @@ class Witnesses:
         return epochs
 
     async def archived(self, item_ids: Sequence[str]) -> dict[str, bool]:
-        """Those of these items of which PostgreSQL has an event; whether they are closed, and it has all of them.
+        """The items among these of which PostgreSQL has an event, each with whether it is closed and PostgreSQL has all
+        of it.
 
         Raises:
             Unavailable: it cannot be asked.

@@ -5,7 +5,7 @@
 -- It works at `maxmemory`: an item that ends is archived and then leaves Redis, and no bidder is promised an end that
 -- does not come.
 --
--- lib/item.lua and lib/one_item.lua come first: KEYS[1..9], ARGV[1..3]. The rule is `advance` in shared/domain/lifecycle.py.
+-- lib/item.lua and lib/one_item.lua come first: KEYS[1..11], ARGV[1..3]. The rule is `advance` in shared/domain/lifecycle.py.
 -- Reply: { 0, n, next } with n the outbox entry written (0 = nothing was due) and next the microsecond of the item's next
 --        transition ('' = none).
 

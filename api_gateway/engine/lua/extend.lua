@@ -1,6 +1,6 @@
 -- Moves the end of an item later, and its hard end by as much. What is added to a paused item is added to the time that is left.
 --
--- lib/item.lua and lib/one_item.lua come first: KEYS[1..9], ARGV[1..3]. The rule is `extend` in shared/domain/lifecycle.py.
+-- lib/item.lua and lib/one_item.lua come first: KEYS[1..11], ARGV[1..3]. The rule is `extend` in shared/domain/lifecycle.py.
 -- ARGV[4] the reason, ARGV[5] who, both as JSON strings
 -- ARGV[6] the new end, or '' where ARGV[7] says by how much; both in microseconds
 -- ARGV[8] by how much the end may be moved in all

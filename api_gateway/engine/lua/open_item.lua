@@ -48,8 +48,8 @@ local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0
 local n = tonumber(last_entry) + 1
 redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
 redis.call('HSET', cursors_key, 'next', F:format(n))
--- Who asks whether a lost item ever existed finds it here until the archive has it (known_items.py). Searching the
--- outbox may take long.
+-- A gateway that asks whether a lost item ever existed finds it here until the archive has it (known_items.py).
+-- Searching the outbox may take long.
 redis.call('ZADD', KEYS[6], F:format(n), item_id)
 redis.call('HSET', item_key, unpack(ARGV, 8))
 redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', epoch, 'seq', '0', 'leader', '', 'leader_max', '0',

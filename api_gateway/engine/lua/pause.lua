@@ -1,6 +1,6 @@
 -- Stops the bidding on an open item and keeps its remaining time.
 --
--- lib/item.lua and lib/one_item.lua come first: KEYS[1..9], ARGV[1..3]. The rule is `pause` in shared/domain/lifecycle.py.
+-- lib/item.lua and lib/one_item.lua come first: KEYS[1..11], ARGV[1..3]. The rule is `pause` in shared/domain/lifecycle.py.
 -- ARGV[4] the reason, ARGV[5] who, both as JSON strings
 -- Reply: { 0, n } with n the outbox entry, or { 4, status } where the state does not allow it.
 

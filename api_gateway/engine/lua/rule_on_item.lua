@@ -1,7 +1,7 @@
 -- Rules on a bidder of one item: approves, blocks, sets a limit, or takes one of these back. The bids after it in the item's
 -- order are decided by it; bids that were accepted stand.
 --
--- lib/item.lua and lib/one_item.lua come first: KEYS[1..9], ARGV[1..3].
+-- lib/item.lua and lib/one_item.lua come first: KEYS[1..11], ARGV[1..3].
 -- ARGV[4] user   ARGV[5] approve, unapprove, block, unblock, limit or unlimit   ARGV[6] the limit in minor units ('' = none)
 -- ARGV[7] the reason, ARGV[8] who, both as JSON strings   ARGV[9] most bidders on whom something may be ruled
 -- Reply: { 0, n, value } with n the outbox entry (0 = it was so already) and the value as in shared/redis_layout/rulings.py,

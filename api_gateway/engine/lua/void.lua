@@ -4,7 +4,7 @@
 -- first bid, the caller has counted the bids up to a position, from the archive. The script counts on from there and
 -- writes in the same step. So it succeeds however fast others bid, as long as that position is still in the log.
 --
--- lib/item.lua, lib/bidding.lua and lib/one_item.lua come first: KEYS[1..9], ARGV[1..3].
+-- lib/item.lua, lib/bidding.lua and lib/one_item.lua come first: KEYS[1..11], ARGV[1..3].
 -- ARGV[4] the reason, ARGV[5] who, both as JSON strings   ARGV[6] bid id
 -- ARGV[7] the position up to which the caller has counted ('' = it has not; then the rest is missing)
 -- ARGV[8] how many voids of the item the caller knows
@@ -137,7 +137,7 @@ for _, e in ipairs(entries) do
 end
 
 -- A lead that comes back needs credit, like one that is bid for: its bidder was given back what it took, and a bid that was beaten
--- at once never took any. Whoever finds the credit asks again; it is taken in the step that strikes the bid.
+-- at once never took any. The caller finds the credit and asks again; it is taken in the step that strikes the bid.
 if not is_final and leader ~= '' and (leader ~= led_before or leader_max > led_with_before) then
   local missing = missing_for(leader, leader_max)
   if missing > 0 then return { 9, leader, currency, F:format(missing) } end
@@ -180,7 +180,8 @@ local counted = tonumber(redis.call('HGET', bidders_key, struck.user) or '0')
 bids_counted = bids_counted - math.min(counted, 1)
 local n = commit()
 redis.call('HSET', item_key, 'voids', F:format(voids + 1))
--- Whoever kept what was before hears of the void within a minute, and until then it is to be read here (evict.lua).
+-- A cache that kept the item hears of the void within a minute, and until then the item must be readable here
+-- (evict.lua).
 if is_final then redis.call('HSET', item_key, 'returned_us', F:format(now)) end
 for index, e in ipairs(entries) do
   if e.row_stands and e.row > current then e.row_stands = false end

@@ -92,7 +92,7 @@ class Leases:
             try:
                 asked_at_s = monotonic()
                 if asked_at_s >= self._leased_until_s:
-                    # Meanwhile another relay may have moved the cursors, also back. They are read again.
+                    # Another relay may have moved the cursors meanwhile, even back, so read them again.
                     self.owned.clear()
                 hold = self._hold()
                 results = await self._scripts.lease(names.SHARDS, self.token, self._options.lease_ms, hold=hold)
@@ -123,7 +123,7 @@ class Leases:
         return "leave" if is_cut_off else "take" if unanswered_s < lease_s / 3 else "keep"
 
     def expect_answer(self) -> None:
-        """NATS was asked for something."""
+        """Note that NATS was asked for something, so that silence counts from now on."""
         if self._unanswered_since_s is None:
             self._unanswered_since_s = monotonic()
 

@@ -2,7 +2,7 @@
 
 nats-py has that too (``publish_async``), with a future, a semaphore and a random token for each message. With bids on
 many items there are as many messages as bids, and that was a sixth of a gateway's CPU (decision 0052). Here a message
-costs its publication and an entry in a dictionary; what is awaited is that none is left in it.
+costs its publication and an entry in a dictionary; the relay waits until the dictionary is empty.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _decoder: Final = msgspec.json.Decoder(_Answer)
 
 
 class Publisher:
-    """On one client of NATS. Whoever uses it bounds how many messages wait for their PubAck."""
+    """Publishes on one client of NATS. Its user bounds how many messages wait for their PubAck."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -70,7 +70,7 @@ class Publisher:
         try:
             await self._client.publish(one.subject, one.payload, reply=reply, headers=headers)
         except BaseException:
-            # It may be answered already: the client sends at once, and waits afterwards.
+            # The message may be answered already: the client sends at once, and waits afterwards.
             self._waiting.pop(reply, None)
             raise
 
@@ -107,7 +107,7 @@ class Publisher:
             elif answer.stream == names.STREAM and answer.seq > 0:
                 one.ack = PubAck(answer.seq, answer.duplicate)
             else:
-                # Somebody else listens on our subjects: it is nowhere where our readers look.
+                # Another stream or service listens on our subjects: the message is not where our readers look.
                 one.error = APIError(description=f"not an answer of {names.STREAM}: {message.data[:200]!r}")
         if one.traced is not None:
             one.traced.answered(one.error)

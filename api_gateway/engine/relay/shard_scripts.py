@@ -95,7 +95,7 @@ class ShardScripts:
         await self._run_each(self._release, [([lease_key(shard)], [token]) for shard in shards])
 
     async def read_outboxes(self, after: Mapping[str, int], *, count: int) -> list[tuple[Lineage | None, list[Entry]]]:
-        """Of each shard the entries after a number, at most ``count``, and their lineage; None where the shard is lost
+        """The entries of each shard after a number, at most ``count``, and their lineage; None where the shard is lost
         or closed, or its node cannot be asked and others can."""
         calls = [([outbox_key(shard), cursors_key(shard)], [number, count]) for shard, number in after.items()]
         found: list[tuple[Lineage | None, list[Entry]]] = []

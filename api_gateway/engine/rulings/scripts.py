@@ -82,7 +82,7 @@ class Made(NamedTuple):
 
 
 class Ruled(NamedTuple):
-    """What there is on one bidder, read at one moment of the item's shard.
+    """The rulings on one bidder, read at one moment of the item's shard.
 
     ``on_seller``: for all items of the seller who was asked about. ``house_needs``: the house asks for approval.
     ``has_item``: Redis has the item; else ``on_item`` tells nothing.
@@ -227,7 +227,7 @@ class RulingScripts:
         pending: list[Pending] = []
         for member, field, value in zip(members, fields, values, strict=True):
             ruling = HouseRuling.decode(value)
-            # One of a former epoch came out of the archive.
+            # A ruling of a former epoch came out of the archive.
             is_archived = cursors.epoch is not None and (ruling.epoch, ruling.n) <= (cursors.epoch, cursors.archived)
             text = None if value is None else value.decode()
             pending.append(Pending(field, text, is_archived, member.startswith(_LATER)))
@@ -238,7 +238,7 @@ class RulingScripts:
         await self._settle.run(self._redis, [rulings_key(shard), spreading_key(shard)], [field, value, outcome])
 
     async def read(self, user_id: str, *, item_id: str | None = None, seller_id: str | None = None) -> Ruled:
-        """What there is on a bidder, at one moment of the shard of the item, or else of the bidder.
+        """The rulings on a bidder, at one moment of the shard of the item, or else of the bidder's home.
 
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
@@ -274,7 +274,7 @@ class RulingScripts:
         """
         pipeline = self._redis.pipeline(transaction=True)
         pipeline.exists(item_key(item_id))
-        # It may have come back since a page of the archive: then from the first on.
+        # The item may have come back since a page of the archive: then begin from the first.
         pipeline.hscan(item_rulings_key(item_id), cursor if cursor < ARCHIVED_CURSORS else 0, count=count)
         is_there, (cursor, found) = await pipeline.execute()
         if not is_there:
@@ -282,7 +282,7 @@ class RulingScripts:
         return {user.decode(): ItemRuling.decode(value) for user, value in found.items()}, int(cursor)
 
     async def page_of_all(self, seller_id: str | None, cursor: int, count: int) -> tuple[dict[str, HouseRuling], int]:
-        """The same of the rulings for all items, or for those of a seller; few or none where others are in between."""
+        """The same for the rulings on all items, or on those of a seller; few or none where others are in between."""
         # Any shard has all of them. A cursor is good for the hash of one.
         key = rulings_key(home_of(EVERYBODY))
         page: dict[str, HouseRuling] = {}

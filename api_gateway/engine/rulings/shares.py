@@ -45,7 +45,7 @@ class SellersShares:
         rulings, is_there = await pipeline.execute()
         if is_there or rulings < self._seller_max:
             return
-        # One count at a time: it reads up to all rulings.
+        # One count at a time, because a count may read all rulings.
         async with self._turn:
             known = self._counted.pop(seller_id, None)
             if known is None or self._clock() - known[1] > _REMEMBERED_S:

@@ -1,13 +1,13 @@
 """Brings rulings for all items to all shards, also those whose gateway ended half-way.
 
-Who makes a ruling copies it at once, so it holds everywhere when its call returns. This task looks after the rest. A
-ruling is among what is spread until it was copied to all shards in a pass that began after it was archived:
+The gateway that makes a ruling copies it at once, so it holds everywhere when the call returns. This task looks after
+the rest. A ruling is among what is spread until it was copied to all shards in a pass that began after it was archived:
 
 1. A ruling is made in shard A, and copied to B. It is not archived yet.
 2. B is lost, and rebuilt from the archive: without it.
 3. The ruling is archived. The next pass copies it to B again.
 
-A pass that meets a lost or closed shard is no whole one. A gateway looks after the shards whose relay lease it holds;
+A pass that meets a lost or closed shard does not count. A gateway looks after the shards whose relay lease it holds;
 the lease is not needed for safety.
 """
 
@@ -55,7 +55,8 @@ class Spreader:
         self._look_s = look_s
 
     async def spread(self, user_id: str, made: Made) -> bool:
-        """Copy a ruling that was just made. Whether all shards have it now; if not, :meth:`run` goes on with it.
+        """Copy a ruling that was just made. Returns whether all shards have it now; if not, :meth:`run` goes on with
+        it.
 
         Raises:
             RedisError, OSError, TimeoutError: not known; :meth:`run` goes on with it.
@@ -114,7 +115,7 @@ class Spreader:
             await self._scripts.settle(shard, one.field, one.value or "", outcome)
 
     async def _forget(self, shard: str, pending: Collection[Pending]) -> None:
-        """Forget what was taken back long ago, and is so still."""
+        """Forget a ruling that was taken back long ago and was not made again."""
         values = {
             one.field: one.value
             for one in pending

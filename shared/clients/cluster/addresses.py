@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
-"""Of the URL of a cluster, and of that of one of its nodes."""
+"""The scheme of a cluster's URL, and that of the URL of one of its nodes."""
 _PORT: Final = 6379
 
 

@@ -9,4 +9,4 @@ REDIRECTS_MAX: Final = 16
 MOVING_S: Final = 0.5
 """How long a command waits, at most, for a shard that is on its way to another node."""
 PAUSE_S: Final = 0.02
-"""Between two tries meanwhile."""
+"""The pause between two tries while the shard is on its way."""

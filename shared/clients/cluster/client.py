@@ -2,8 +2,8 @@
 
 One client of redis-py per node, and beside them the map of the shards. Nothing that may have run is repeated: a command
 is sent again only where its answer says that it was not carried out (MOVED, ASK, TRYAGAIN). The cluster client of
-redis-py repeats commands after lost connections, closes all of its connections when one breaks, and knows nothing of
-who must be admitted before it is used (decision 0067).
+redis-py repeats commands after lost connections, closes all of its connections when one breaks, and does not know that
+a run must be admitted before it is used (decision 0067).
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class ClusterClient(Redirects, Redis):  # type: ignore[misc]  # what the library
 
 
 async def nodes_of(redis: Redis, shards: Iterable[str], *, fresh: bool = False) -> tuple[list[Node], list[str]]:
-    """The servers that have these shards, each with its own: of a single Redis that one. And the shards that nobody is
-    known to have now.
+    """The servers that have these shards, each with its shards (a single Redis has them all), and the shards that no
+    server is known to have now.
 
     Args:
         fresh: ask the cluster, whatever is known.

@@ -38,12 +38,12 @@ async def form(clients: Sequence[Any], listens: Sequence[Listens]) -> None:
             # A node of a new cluster must not take the epoch of another one.
             await client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
     for each in listens[1:]:
-        # They know each other from an earlier start; at other addresses they would not.
+        # Nodes of an earlier start remember each other's former addresses, which may have changed since.
         await clients[0].execute_command("CLUSTER", "MEET", *each)
     while True:
         if all([await _knows(client, count) for client in clients]):
             return
-        # Nothing tells when they have talked.
+        # No node announces that it has heard of all others.
         await asyncio.sleep(_LOOK_S)
 
 

@@ -1,7 +1,7 @@
 """Which node of a cluster has which shard: what is known, how it is asked for, and what a move of a shard leads to.
 
-Several nodes are asked at once, and their answers are weighed (``views.py``): one that is cut off from the others, or
-has slept, knows only what is over.
+Several nodes are asked at once, and their answers are weighed (``views.py``): a node that is cut off from the others,
+or has slept, knows only an older state.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OpenNode = Callable[[Address], Redis]
 
 
 class NotPlaced(RedisConnectionError):
-    """No node is known to have the shard now: its node has failed, or it is on its way to another one."""
+    """No node is known to have the shard now: its node has failed, or the shard is on its way to another one."""
 
 
 class _NoCluster(RedisConnectionError):
@@ -71,7 +71,7 @@ class ClusterMap:
         # What was agreed last, and all primaries of that time: they are asked first.
         self._claims: dict[str, Claim] = {}
         self._primaries: tuple[Address, ...] = ()
-        # Where nodes have sent us on to, and until when that counts more than what other nodes say.
+        # Where nodes have redirected us to, and until when that counts more than what other nodes say.
         self._told: dict[str, tuple[Address, float]] = {}
         self._checks: set[asyncio.Task[None]] = set()
         self._refreshed_at_s = float("-inf")
@@ -95,7 +95,7 @@ class ClusterMap:
         """The node that has the shard.
 
         Raises:
-            NotPlaced: nobody is known to have it now, or its node hangs: whoever asks does not wait for that.
+            NotPlaced: nobody is known to have it now, or its node hangs; the caller does not wait for that node.
             RedisError: no node answers.
         """
         if shard not in self._places:
@@ -147,8 +147,8 @@ class ClusterMap:
                 return
             asked_at_s = clock()
             if self._unanswered is not None and self._unanswered[0] >= came_at_s:
-                # All who have waited for an answer share that there was none. One after the other they would wait for
-                # as long as there are callers.
+                # All who waited for this answer share the failure. If each asked again in turn, the last would wait for
+                # the sum of all their time-outs.
                 raise RedisConnectionError(str(self._unanswered[1]))
             try:
                 places = await self._asked()
@@ -178,8 +178,8 @@ class ClusterMap:
         """A node does not answer, or says that it takes nothing: look soon whether others have its shards now. One that
         is cut off from the others says CLUSTERDOWN as long as that lasts, also when they have promoted its replica.
 
-        Where it hangs, nobody asks it anything until it answers again. Otherwise all that is asked of several nodes
-        together would take as long as that node may.
+        Where it hangs, nobody asks it anything until it answers again. Otherwise each question to several nodes would
+        wait for the time-out of this one.
         """
         address = next((address for address, client in self._nodes.items() if client is node), None)
         hangs = isinstance(error, TimeoutError | RedisTimeoutError)
@@ -220,7 +220,7 @@ class ClusterMap:
         views: list[View] = []
         errors: list[Exception] = []
         asked: set[Address] = set()
-        # Those that were primaries last; where these are no majority, whoever else is named.
+        # Ask the last known primaries first; if they are no majority, the seeds and the nodes that the answers name.
         more: Iterable[Address] = self._primaries or self._seeds
         for _ in range(3):
             addresses = [address for address in dict.fromkeys(more) if address not in asked]
@@ -230,7 +230,7 @@ class ClusterMap:
                 break
             more = [*self._seeds, *(newest(views).primaries.values() if views else ())]
         if not views:
-            # One that says what is wrong with the URL tells more than one that is not there.
+            # An error that says what is wrong with the URL helps more than one of a node that does not answer.
             error = next((error for error in errors if isinstance(error, _NoCluster)), None)
             if error is not None:
                 raise error
@@ -241,7 +241,7 @@ class ClusterMap:
         return {shard: claim.address for shard, claim in self._claims.items()}
 
     async def _ask_all(self, addresses: Iterable[Address], views: list[View], errors: list[Exception]) -> None:
-        """Ask these at once, and put what they say to the views. Nobody waits for the last ones where a majority has
+        """Ask these at once, and add what they say to the views. Nobody waits for the last ones where a majority has
         answered, nor for one that hangs where another one has."""
         tasks = {asyncio.create_task(self._view(address), name="ask-node"): address for address in addresses}
         pending = set(tasks)
@@ -283,8 +283,8 @@ class ClusterMap:
             return away
 
     def _take_over(self, places: Mapping[str, Address]) -> None:
-        """Go by this map from now on. A shard that has come to a node which is in use is asked of it only once a new
-        connection was admitted there, as on a node that was never used: connections that are open know nothing of that
+        """Use this map from now on. Where a shard has come to a node that is in use already, the node is asked for that
+        shard only after a new connection was admitted there: the check of the open connections did not cover that
         shard."""
         for shard in [shard for shard in self._places if shard not in places]:
             del self._places[shard]
@@ -331,7 +331,7 @@ class ClusterMap:
 
     async def _there(self, address: Address, shards: list[str]) -> set[str]:
         """Those of the shards that the node itself says to have. A map may be older, or younger, than what the node
-        knows; and a shard that comes after the new connection was made is one that its check has not seen.
+        knows; and the check of the new connection has not seen a shard that came after it.
 
         Raises:
             RedisError, OSError, TimeoutError: it does not say.

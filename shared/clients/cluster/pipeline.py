@@ -26,8 +26,8 @@ from shared.clients.cluster.slots import shard_of_words
 
 
 class NodeAway(ResponseError):
-    """In the place of an answer: the node that has this command's shard cannot be asked now. Others can, and their
-    answers are there. It is unknown whether the command was carried out."""
+    """Stands in the place of an answer: the node that has this command's shard cannot be asked now. The other nodes
+    have answered. It is unknown whether the command was carried out."""
 
 
 _AWAY = (ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)

@@ -35,13 +35,14 @@ async def every_key(redis: Redis, pattern: str, *, count: int) -> AsyncIterator[
         raise RedisConnectionError("shards moved to other nodes meanwhile; begin again")
     if isinstance(redis, ClusterClient):
         for node in nodes:
-            # A key that left a node which was not searched yet, for one that was, is passed over; the map is the same.
+            # A key that moved from a node not yet searched to one already searched is passed over, and the map does not
+            # show it.
             if await _is_moving_keys(node.redis):
                 raise RedisConnectionError("shards are on their way to other nodes; begin again when they have arrived")
 
 
 async def _is_moving_keys(node: Any) -> bool:
-    """Whether keys of ours go from this node to another one, or come to it, one after the other."""
+    """Whether a shard's keys are moving from this node to another one, or to this node, key by key."""
     answer = await node.execute_command("CLUSTER", "NODES")
     text = answer.decode() if isinstance(answer, bytes) else str(answer)
     return any(int(slot) in SLOTS.values() for slot in _ON_ITS_WAY.findall(text))

@@ -18,7 +18,7 @@ SLOTS: Final[Mapping[str, int]] = {tag: key_slot(tag.encode()) for tag in names.
 """The slot of each shard."""
 
 SLOT_COUNT: Final = 16_384
-"""Of every cluster."""
+"""The number of slots of every cluster."""
 
 
 def shard_of_words(words: Sequence[Any]) -> str | None:

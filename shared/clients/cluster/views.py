@@ -19,7 +19,7 @@ _UNKNOWN_HOSTS: Final = ("", "?")
 
 
 class Claim(NamedTuple):
-    """That a node has a shard. ``epoch``: of that node. ``node``: its id."""
+    """A statement that a node has a shard. ``epoch``: of that node. ``node``: its id."""
 
     epoch: int
     node: str
@@ -44,11 +44,11 @@ class View:
 
     @classmethod
     def read(cls, slots: Iterable[Any], nodes: str | bytes, asked: Address) -> View:
-        """Out of the answers to ``CLUSTER SLOTS``, which has the addresses for clients, and to ``CLUSTER NODES``, which
-        has the epochs.
+        """What a node says, out of its answers to ``CLUSTER SLOTS``, which has the addresses for clients, and to
+        ``CLUSTER NODES``, which has the epochs.
 
         Args:
-            asked: the node that answered: the one that is meant where an answer names no host.
+            asked: the node that answered; it is meant where an answer names no host.
         """
         epochs: dict[str, int] = {}
         node = ""

@@ -10,7 +10,7 @@ that begins no request, such as a line break after a body (RFC 9112, section 2.2
 early. If the client then vanished, the connection would stay for ever, and so would one that never sent a request. Here
 such a connection is closed after ``timeout_keep_alive`` without an answer due.
 
-How what is read is shared out among the turns of the loop is told in :mod:`shared.http.protocols.turned`.
+:mod:`shared.http.protocols.turned` shares out the work of parsing among the turns of the loop.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BODY: Final = 2
 
 
 class _Refused(Exception):
-    """What is arriving gets this answer; raised where the parser calls."""
+    """The request that is arriving gets this answer. Raised inside callbacks of the parser."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
         self.answer = status, code, detail
@@ -52,8 +52,8 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
     then a body, that takes longer than ``timeout_s`` (and up to a second more); 501 to a transfer coding other than
     chunked; 400 to what is not HTTP/1.1. Then it is closed.
 
-    The head may be larger by what is parsed at once, 1 KiB. Of its requests 16 wait for the one that is being answered,
-    and those that the same 1 KiB has. The others wait in the client, and in one read of the socket.
+    The head may be larger by one slice of parsing, 1 KiB. Of a connection's requests 16 may wait for the one that is
+    being answered, and further ones of the same slice. The others wait in the client, and in one read of the socket.
 
     Trailers are read and dropped. A receiver may do so (RFC 9110, section 6.5.1); among the headers they would be
     fields that nobody in front has checked.
@@ -69,11 +69,12 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
     answer to a request that they send just then."""
 
     _watch: ClassVar[Watch[BoundedHttpProtocol] | None] = None
-    # Those that no answer is due to.
+    # Connections to which no answer is due.
     _idle: ClassVar[Watch[BoundedHttpProtocol]]
     _patient_watch: ClassVar[Watch[BoundedHttpProtocol] | None] = None
     _arriving = _HEAD
-    # Of the fields of the head, or of the trailers, that are complete; and of what is behind them.
+    # Bytes of the complete fields of the head or of the trailers, and bytes of the field that is still open behind
+    # them.
     _head_bytes = 0
     _open_bytes = 0
     # Whether a line of the head or of the trailers ended in this slice.
@@ -85,7 +86,7 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
     _watched_by: Watch[BoundedHttpProtocol] | None = None
     # The head of a request that asks for another protocol, without that wish; it is read again, with what follows it.
     _plain_head: bytes | None = None
-    # Of a body whose request is answered.
+    # Bytes of a body that came after its request was answered.
     _dropped_bytes = 0
 
     @override
@@ -131,7 +132,7 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
 
     @override
     def parse_slice(self, data: bytes) -> None:
-        """And bound what stays of it, heads and trailers, and what is parsed for nothing."""
+        """Parse, and bound what stays in memory (heads and trailers) and what is parsed for nothing."""
         self._is_line_over = False
         self._parse(data)
         if self._arriving == _HEAD or (self._arriving == _BODY and self._may_be_trailer):
@@ -139,8 +140,8 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
             if self._head_bytes + self._open_bytes > self.head_bytes_max:
                 self._refuse(*self._too_large().answer)
         if self._dropped_bytes > DROPPED_MAX and not self.is_deaf:
-            # Closed for both ways it would be reset while the client still sends, which might lose the answer over it.
-            # Its time is watched as before.
+            # If both directions were closed, a client that still sends would get a reset and might lose the answer. Its
+            # time is watched as before.
             self.listen_no_more()
             if self.transport.can_write_eof():
                 self.transport.write_eof()
@@ -201,7 +202,8 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
         if self._head_bytes > self.head_bytes_max:
             raise self._too_large()
         if is_head:
-            # What uvicorn does; this is called for each header, and to call on would double what it costs.
+            # A copy of what uvicorn does here: this runs for each header, and calling uvicorn's method would double its
+            # cost.
             name = name.lower()
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
@@ -228,7 +230,7 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
             self._plain_head = b"\r\n".join((*lines, b"", b""))
             return
         super().on_headers_complete()
-        # Only now: the URL may have been none, and then the body that is arriving is not this request's.
+        # Only now: uvicorn may have refused the URL, and then the body that is arriving is not this request's.
         self.begin_body()
 
     def begin_body(self) -> None:
@@ -244,8 +246,9 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
         return any(name == b"upgrade" for name, _ in self.headers)
 
     def check_head(self) -> None:
-        """Exactly one Host, and one that is a host (RFC 9112, section 3.2); HTTP/1.0 may leave it out. No transfer
-        coding, or chunked alone (section 6.1); the parser looks at the last one only.
+        """Check that there is exactly one Host, and that it is a host (RFC 9112, section 3.2); HTTP/1.0 may leave it
+        out. Check that there is no transfer coding, or chunked alone (section 6.1); the parser looks at the last one
+        only.
 
         Raises:
             ValueError: not one host; the parser turns this into a refusal.
@@ -281,7 +284,7 @@ class BoundedHttpProtocol(TurnedHttpProtocol):
 
     @override
     def await_request(self) -> None:
-        # It is among these unless it is lost or has become a WebSocket.
+        # The connection is among these unless it is lost or has become a WebSocket.
         if self in self.connections and not self.transport.is_closing():
             self._idle.begin(self)
 

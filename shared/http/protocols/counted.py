@@ -1,7 +1,8 @@
 """uvicorn's HTTP protocol, with bounds on the connections themselves.
 
-That is on how many there are, and on how long an answer may wait that its client does not read: uvicorn keeps it for as
-long as the connection stays. The feed closes viewers that do not read; here the same is done for answers.
+It bounds how many connections there are, and how long an answer waits for a client that does not read it: uvicorn keeps
+the answer for as long as the connection stays. The feed closes viewers that do not read; this class does the same for
+answers.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ _TURNED_AWAY_S: Final = 1.0
 
 
 class CountedHttpProtocol(HttpToolsProtocol):
-    """One connection. Without room (``connection_limits``) it is told so, and closed. If it does not take its answer
-    within ``answer_s`` it is cut off. ``UNREAD_MAX`` connections may have answers that are not taken; one more costs
-    the address that has most of them its oldest."""
+    """One connection. Where ``connection_limits`` have no room it gets a refusal and is closed. If it does not take its
+    answer within ``answer_s`` it is cut off. ``UNREAD_MAX`` connections may have answers that are not taken; where
+    there is one more, the address that has most of them loses its oldest."""
 
     connection_limits: ClassVar[ConnectionLimits | None] = None
-    """Counts the connections; None: nobody does."""
+    """Counts the connections; None: they are not counted."""
     answer_s: ClassVar[float] = 30.0
     """How long a client may take for what is larger than the buffers: 64 KB here, and the kernel's."""
 
     _unread: ClassVar[Watch[CountedHttpProtocol] | None] = None
-    # What the limits are to be told when this connection ends; None: it has not been counted.
+    # The argument for the limits' ``leave`` when this connection ends; None: it has not been counted.
     _counted: str | None = None
     _is_turned_away = False
-    # Whether what is written are answers, and not a stream that has limits of its own.
+    # False where a stream is written, which has limits of its own.
     _has_answers = True
 
     @override
@@ -84,7 +85,7 @@ class CountedHttpProtocol(HttpToolsProtocol):
         return False
 
     def uncount(self) -> None:
-        """This connection is counted here no more."""
+        """Stop counting this connection."""
         counted, self._counted = self._counted, None
         if self.connection_limits is None:
             return
@@ -108,13 +109,14 @@ class CountedHttpProtocol(HttpToolsProtocol):
             self._unread.end(self)
 
     def must_be_read(self) -> None:
-        """What is in the buffer has to be taken in time."""
+        """From now on the client has ``answer_s`` to take what is in the buffer."""
         unread = self._unread
         if unread is None or not self._has_answers or self in unread:
             return
         unread.begin(self)
         if len(unread) > UNREAD_MAX:
-            # Who holds most pays: otherwise one address, with as many as there may be, would cut off all others.
+            # The address that holds most loses one: otherwise an address with ``UNREAD_MAX`` of them would cut off all
+            # others.
             held = Counter(each._address for each in unread)
             most = max(held.values())
             paying = next(each for each in unread if held[each._address] == most)
@@ -123,7 +125,7 @@ class CountedHttpProtocol(HttpToolsProtocol):
 
     @property
     def _address(self) -> str:
-        """As connections are counted; all that come through a proxy of ours are of one."""
+        """The address as connections are counted; all connections through proxies of the operator count as one."""
         if self._counted:
             return self._counted
         peer = self.transport.get_extra_info("peername")

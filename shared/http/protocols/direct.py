@@ -83,7 +83,7 @@ class DirectRequest:
         self._answer = endpoint.answer
         self._began_in = protocol.reads
         self.target = protocol.url
-        """As it was sent."""
+        """The request target as it was sent."""
         self.headers = headers
         """Names in lower case, and values."""
         self.body = b""
@@ -118,7 +118,7 @@ class DirectRequest:
         self.call(self._answer)
 
     def call(self, step: Callable[[DirectRequest], None]) -> None:
-        """Do this with it; where it fails, that is the answer."""
+        """Call this step with the request; if it raises, answer that something went wrong."""
         try:
             step(self)
         except Exception:
@@ -140,7 +140,7 @@ class DirectRequest:
             b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
             % (_STATUS_LINES[status], protocol.default_lines(), headers, close, len(body), body)
         )
-        # It stays with its protocol until the next request comes.
+        # The protocol keeps this object until the next request comes, so free what is large.
         self.body, self.headers = b"", _NO_HEADERS
         if not self.keep_alive:
             protocol.transport.close()
@@ -158,7 +158,7 @@ class DirectHttpProtocol(BoundedHttpProtocol):
     _lines: ClassVar[bytes] = b""
     # How many requests were handed to their endpoints in the read that is counted here.
     _handed = _handed_in_read = 0
-    # The host that was sent last: it was looked at.
+    # The host of the last request, which was checked already.
     _host: ClassVar[bytes | None] = None
 
     def default_lines(self) -> bytes:
@@ -178,7 +178,7 @@ class DirectHttpProtocol(BoundedHttpProtocol):
     @override
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
-        # It is another protocol's connection now, and still one of its address.
+        # The connection belongs to another protocol now, and still counts for its address.
         protocol = self.transport.get_protocol()
         if isinstance(protocol, DirectWebSocket):
             protocol.on_lost = self.uncount
@@ -223,8 +223,8 @@ class DirectHttpProtocol(BoundedHttpProtocol):
         if self._handed_in_read != self.reads:
             self._handed, self._handed_in_read = 0, self.reads
         elif self._handed >= AT_ONCE_MAX:
-            # What is answered at once never waits, so nothing else would bound how many of one read are. The others
-            # wait for the application, and few may.
+            # Answers that come at once leave nothing waiting, so no other bound limits how many requests of one read
+            # are answered here. Requests for the application wait for it, and only few may wait.
             return None
         return type(self).find(self.parser.get_method(), self.url)
 
@@ -237,7 +237,8 @@ class DirectHttpProtocol(BoundedHttpProtocol):
             or not self.left_headers.isdisjoint(headers)
         ):
             return False
-        # Without these a connection that is kept is of HTTP/1.1, and stays so. The parser takes both for one.
+        # Without these headers, a connection that is kept speaks HTTP/1.1 and goes on to. The parser treats both
+        # headers as one.
         if (b"connection" in headers or b"proxy-connection" in headers) and (
             self.parser.should_upgrade() or self.parser.get_http_version() != "1.1"
         ):

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with the work of parsing shared out: who sends much does not keep others from their turn.
+"""uvicorn's HTTP protocol, with the work of parsing shared out: a client that sends much does not hold up the others.
 
 uvicorn parses all that a read brings, which may be a quarter of a megabyte from each of many connections, or thousands
 of small requests, before anybody else has a turn. Here a read is parsed in slices, and what is longer than one slice in
@@ -27,7 +27,7 @@ WAITING_MAX: Final = 16
 
 
 class Flow(FlowControl):
-    """What uvicorn pauses is paused, and besides everything while it is held."""
+    """Reading is paused where uvicorn asks for that, and also while this is held."""
 
     is_held = False
     _is_full = False
@@ -44,7 +44,7 @@ class Flow(FlowControl):
             super().resume_reading()
 
     def hold(self) -> None:
-        """Read nothing, whoever wants more."""
+        """Read nothing until :meth:`release`, even where uvicorn resumes reading."""
         self.is_held = True
         super().pause_reading()
 
@@ -59,7 +59,7 @@ class TurnedHttpProtocol(CountedHttpProtocol):
     """One connection. Subclasses parse a slice, and say what is to be done when all that came is parsed."""
 
     turns: ClassVar[Turns] = Turns()
-    """Of all connections."""
+    """The turns that all connections share."""
 
     # What was read and is not parsed yet, from this place on.
     _unparsed = b""
@@ -80,7 +80,7 @@ class TurnedHttpProtocol(CountedHttpProtocol):
         raise NotImplementedError
 
     def unwatch(self) -> None:
-        """Nobody waits for what this client sends."""
+        """Stop the time that this client has to send something."""
         raise NotImplementedError
 
     @property
@@ -95,7 +95,8 @@ class TurnedHttpProtocol(CountedHttpProtocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        # First: what it calls may look. The parser is gone afterwards, and a turn may still be due.
+        # First, because what the base class calls may read it. The parser is gone afterwards, and a turn may still be
+        # due.
         self.is_deaf = True
         super().connection_lost(exc)
         self._drop_unparsed()
@@ -138,7 +139,7 @@ class TurnedHttpProtocol(CountedHttpProtocol):
             self._drop_unparsed()
             return
         if len(self.pipeline) >= WAITING_MAX:
-            # Meanwhile nobody is slow: it is the server that does not read.
+            # The client is not slow while the server does not read.
             self._is_waiting = True
             self.unwatch()
             self._flow.hold()
@@ -151,7 +152,7 @@ class TurnedHttpProtocol(CountedHttpProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._is_waiting and len(self.pipeline) < WAITING_MAX // 2:
-            # Not within the application's call.
+            # Later, because the application is in the middle of a call.
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -165,7 +166,7 @@ class TurnedHttpProtocol(CountedHttpProtocol):
         self.listen_no_more()
 
     def listen_no_more(self) -> None:
-        """The same; but the client is still expected to come to an end in time."""
+        """As :meth:`stop_parsing`, but the time goes on in which the client has to finish."""
         self.is_deaf = True
         self._is_waiting = False
         self._drop_unparsed()

@@ -84,7 +84,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
     restart: ClassVar[tuple[int, str]] = (1012, "the service restarts")
     """The code and the reason with which the server closes when it stops."""
     given_up: ClassVar[frozenset[int]] = frozenset()
-    """Codes of those who are closed for what they send: nothing more of it is looked at."""
+    """Codes with which clients are closed for what they send: nothing more that such a client sends is looked at."""
 
     is_writable = False
     """Whether a frame may be written now: taken over, not closing, and with room in the buffer. An attribute, not a
@@ -92,14 +92,15 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
 
     listener: Listener | None = None
     on_lost: Callable[[], None] | None = None
-    """Called when the connection is lost: whoever counted it as one of HTTP counts it until then."""
+    """Called when the connection is lost. Until then the HTTP protocol that counted it goes on counting it."""
     on_taken: Callable[[], None] | None = None
     """Called when the WebSocket is taken over, in place of ``on_lost``: from then on somebody else counts it."""
     was_asked = False
     """Whether the request to connect was one, and the application was asked."""
     open_timer: TimerHandle | None = None
     turns: ClassVar[Turns] = Turns()
-    """Of what all clients send only so much is handled in a turn of the loop; :func:`websocket_protocol` makes them."""
+    """The turns in which the messages of all clients are handled, so much in one turn of the loop;
+    :func:`websocket_protocol` makes them."""
     unparsed = b""
     """What was read and is not parsed yet: at most one read, and what was on its way then."""
     inbox: deque[str | None] | None = None
@@ -157,7 +158,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         if code in self.given_up:
-            # The client has what it needs to go. What it has sent since would take as long as what it is closed for.
+            # The client is told to go. To handle what it has sent since would cost as much as what it is closed for.
             self.is_deaf = True
             if self.transport.can_write_eof():
                 self.transport.write_eof()
@@ -214,7 +215,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
             return  # it was on its way when reading was paused
         self.has_turns = True
         self.transport.pause_reading()
-        # Until it is taken over there is nobody to whom a message could be given.
+        # Until the WebSocket is taken over nobody can receive a message.
         if self.listener is not None or self.close_sent:
             self.turns.begin(self._step)
 
@@ -245,7 +246,7 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         try:
             super().data_received(part)
         except Exception:
-            # As the event loop does with a connection whose protocol fails.
+            # The event loop treats a connection whose protocol fails in the same way.
             self.logger.exception("what a client sent was not handled")
             self.transport.abort()
 
@@ -253,7 +254,8 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
         self.unparsed, self.inbox = b"", None
 
     def _refuse_head(self) -> None:
-        """What uvicorn took for a request to connect is none for the websockets library, which has stricter bounds."""
+        """The websockets library does not accept the request to connect, which uvicorn accepted: the library has
+        stricter bounds."""
         self.transport.write(b"".join(self.conn.data_to_send()) or _BAD_REQUEST)
         self.is_deaf = True
         self.transport.close()
@@ -393,7 +395,8 @@ class DirectWebSocket(WebSocketsSansIOProtocol):
     # ------------------------------------------------------------------------------------------------- inside
 
     def _receive(self, text: str | None) -> None:
-        """A message waits for its turn, behind what others have sent: who sends many must not delay their frames."""
+        """A message waits for its turn behind those of other clients: a client that sends many must not delay the
+        frames of others."""
         if self.inbox is None:
             self.inbox = deque()
         self.inbox.append(text)

@@ -148,7 +148,7 @@ class Group:
         return asked
 
     def _coming(self, key: str, begin_load: Callable[[Flight[bytes | None]], None]) -> Awaitable[bytes | None]:
-        """To be awaited by one caller."""
+        """A future for one caller to await."""
         shelf = self._shelf
         if not shelf.shares_loads:
             return self._get_alone(key)
@@ -186,7 +186,7 @@ class Group:
         try:
             values = await self._questions.ask(what, keys)
         except asyncio.CancelledError:
-            # By close(), or from within a driver.
+            # close(), or a driver, has cancelled this.
             for flight in flights:
                 flight.crash(Overloaded(f"the load of {flight.key} was cancelled"))
             raise
@@ -250,8 +250,8 @@ class Group:
     def load_for_peer(self, key: str, on_served: OnServed) -> None:
         """Load the key from the origin, whoever owns it: a question that was passed on is not passed on again.
 
-        ``on_served`` is called exactly once, later. Where the origin is silent here, whoever asks had better load it
-        himself than wait for it.
+        ``on_served`` is called exactly once, later. Where the origin is silent here, the node that asks does better to
+        load the key itself than to wait.
         """
         gate = self._shelf.gate
         if gate.is_full and gate.is_silent and not self._loads.has(key):
@@ -282,14 +282,14 @@ class Group:
         """Fetch what another node keeps of a key that is owned here now, and keep it; False where it keeps nothing.
 
         For the warm-up of a node that has joined. It is a flight like any other: a ``forget`` meanwhile is heeded.
-        Of changes that were heard of here before, nobody tells again. So what a node keeps that has heard less, is
-        behind, and is not taken over.
+        Nobody repeats changes that were heard of here before. So the value of a node that has heard less is behind, and
+        is not taken over.
         """
         remote = self._shelf.remote
         if remote is None or self._loads.has(key) or not self._kept.may_take_over(key) or not self._may_keep(key):
             return False
         taken = False
-        # Before the other one is asked: of what is heard later, the key is forgotten, and its flight with it.
+        # Before the other node is asked: a change that is heard later forgets the key, and its flight with it.
         needed = self._shelf.needed()
 
         def fetched(flight: Flight[bytes | None], answer: Fetched | Exception) -> None:
@@ -297,7 +297,7 @@ class Group:
             if isinstance(answer, Fetched) and not answer.heard.covers(needed):
                 answer = PeerFailed(owner, "has not heard of all changes that are known here")
             if not isinstance(answer, Fetched):
-                # Whoever joined meanwhile wants the value; this task alone does not.
+                # A reader that has joined the flight meanwhile needs the value; this task alone does not.
                 if flight.waiters > 1:
                     self._begin_load(flight)
                 else:
@@ -341,7 +341,7 @@ class Group:
         return untold
 
     def forget_all(self) -> None:
-        """Forget all of the group in this process, in constant time."""
+        """Forget all of the group in this process, in constant time: entries of former generations count as missing."""
         self._kept.drop_all()
         self._loads.forget_all()
         self._fetches.forget_all()

@@ -1,7 +1,7 @@
 """Very hot keys of other nodes are mirrored for moments, so that one key does not make one node slow for all.
 
 Which keys are hot is counted in two windows, one being filled and the one before. The number of keys counted is
-bounded: where very many are asked for, none of them may be found hot, and nothing else happens.
+bounded: where very many are asked for, perhaps none is found hot; that has no other effect.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ KEYS_MAX: Final = 8_192
 class HotKeys:
     """Tells which keys are asked for often.
 
-    It counts hashes of keys, so that long keys take no more room: that room, up to 2 MB, is beside the bound on what is
-    kept. Two keys of one hash are counted as one, which costs a mirror.
+    It counts hashes of keys, so that long keys take no more memory: up to 2 MB, which the bound on what is kept does
+    not include. Two keys with the same hash are counted as one, which costs a needless mirror.
     """
 
     def __init__(self, *, hot_from: int = HOT_FROM, window_s: float = WINDOW_S, keys_max: int = KEYS_MAX) -> None:
@@ -33,9 +33,10 @@ class HotKeys:
         self._ends_s = 0.0
 
     def count(self, key: str, now_s: float) -> None:
-        """The key was asked for."""
+        """Count a get of the key."""
         if now_s >= self._ends_s or len(self._now) >= self._keys_max:
-            # After a pause the window before is not the last one: nothing was asked for in that one.
+            # After a pause the last counts are not from the window right before this one, in which nothing was asked
+            # for.
             self._before = self._now if now_s < self._ends_s + self._window_s else {}
             self._now = {}
             self._ends_s = now_s + self._window_s
@@ -43,7 +44,7 @@ class HotKeys:
         self._now[hashed] = self._now.get(hashed, 0) + 1
 
     def is_hot(self, key: str) -> bool:
-        """Whether it is worth a mirror."""
+        """Whether the key is asked for so often that it is worth a mirror."""
         hashed = hash(key)
         return self._now.get(hashed, 0) + self._before.get(hashed, 0) >= self._hot_from
 
@@ -56,6 +57,6 @@ class Mirrors:
         self.hot_keys = hot_keys or HotKeys()
 
     def get(self, key: str, now_s: float) -> Entry | None:
-        """The mirror; the question counts."""
+        """The mirror of a key, if there is one; the get is counted."""
         self.hot_keys.count(key, now_s)
         return self.store.get(key)

@@ -1,4 +1,4 @@
-"""The way to the origin: so many questions at a time, so many that wait, and the rest is refused at once."""
+"""The way to the origin: it bounds the questions under way and those that wait, and refuses the rest at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Final
 from shared.read_cache.errors import OriginSilent, Overloaded
 
 SILENT_S: Final = 1.0
-"""No question was answered for so long, though one was asked all the time. An origin that is only busy answers many."""
+"""How long an origin answers no question, though one was under way all the time, before it counts as silent. An origin
+that is only busy answers many."""
 
 
 class Gate:
@@ -20,7 +21,7 @@ class Gate:
     Args:
         running_max: at a time.
         waiting_max: further ones that may wait.
-        wait_max_s: how long one waits at most; a question that is answered later than that helps nobody.
+        wait_max_s: how long one waits at most; nobody needs an answer that comes later.
         clock: seconds that never go back.
     """
 
@@ -41,9 +42,9 @@ class Gate:
         self._unanswered_since_s: float | None = None
         """When the first question was asked after the last answer."""
         self.waiting = 0
-        """Now."""
+        """Questions that wait now."""
         self.shed = 0
-        """Refused since the start."""
+        """Questions that were refused since the start."""
 
     @property
     def is_full(self) -> bool:
@@ -59,7 +60,7 @@ class Gate:
 
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
-        """Inside, the question may be asked; an error inside says that it was not answered.
+        """The question may be asked inside this context; an error that is raised inside means that it was not answered.
 
         Raises:
             OriginSilent: the line is full, or was too slow, and the origin answers nothing.
@@ -70,7 +71,7 @@ class Gate:
         else:
             await self._free.acquire()
             if not self._running:
-                # What failed before this pause says nothing about now.
+                # Failures from before this pause say nothing about now.
                 self._unanswered_since_s = None
         if self._unanswered_since_s is None:
             self._unanswered_since_s = self._clock()

@@ -1,4 +1,4 @@
-"""What the groups of a process share, and how long a group keeps what."""
+"""What the groups of a process share, and how long a group keeps its values."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from shared.read_cache.store.base import Store
 Load = Callable[[str], Awaitable[bytes | None]]
 
 LoadMany = Callable[[Sequence[str]], Awaitable[Mapping[str, bytes | None]]]
-"""Several keys in one question. Of what is not in the answer there is none."""
+"""Loads several keys in one question. A key that is missing in the answer has no value."""
 
 MayKeep = Callable[[str], bool]
-"""Whether what the origin says of a key from now on may be kept. Where that ends, somebody forgets the key."""
+"""Whether an answer of the origin about a key may be kept from now on. When that changes to no, somebody forgets the
+key."""
 
 
 def always(key: str) -> bool:
-    """For an origin that has a change before anybody hears of it."""
+    """For an origin that has each change before anybody hears of it."""
     return True
 
 
 def nothing_heard() -> Heard:
-    """For a cache that nobody tells of changes but those who make them."""
+    """For a cache that hears of changes only from those who make them."""
     return UNHEARD
 
 
 def nothing_to_do() -> None:
-    """For whoever wants to know nothing."""
+    """For callers that check nothing before they tell."""
 
 
 class Missing(enum.Enum):
@@ -54,8 +55,8 @@ class GroupLimits:
             not expire in one moment.
         negative_ttl_s: likewise for "there is none".
         mirror_ttl_s: for values of keys that another node owns. How long a reader may see what the owner has forgotten.
-        joined_for_s: how old a question may be whose answer others wait for, too; who comes later asks anew. Where
-            nobody tells of changes, it belongs to the bound on how old an answer may be.
+        joined_for_s: how old a question may be that a new caller still joins; later callers ask anew. Where nobody
+            tells of changes, this adds to the bound on how old an answer may be.
         value_bytes_max: a larger value is served and not kept.
         load_timeout_s: for one question to the origin.
     """
@@ -77,12 +78,12 @@ class Shelf:
         mirrors: None outside of a cluster.
         shares_loads: False in the mode ``off``: there nobody tells of changes, so a get may not be answered by a
             question that began before it.
-        keeping: False while whoever follows the changes has lost sight of them.
-        telling: False while what is kept may be wrong, and nobody knows yet.
-        put_bytes: what was kept since all was forgotten last, whether it is there still or not.
-        heard: how far this process has heard of changes: told with what it keeps.
+        keeping: False while the follower of the changes may miss some. telling: False while what is kept may be wrong,
+        and nobody knows yet.
+        put_bytes: the bytes of all that was kept since the last reset, also of what has gone since.
+        heard: how far this process has heard of changes: sent to peers with each value that it keeps.
         before_telling: called before a peer is told what is kept.
-        needed: how far another has to have heard, at least, for what it keeps to be kept here.
+        needed: how far a peer must have heard, at least, so that its values may be kept here.
     """
 
     gate: Gate

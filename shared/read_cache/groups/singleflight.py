@@ -1,8 +1,7 @@
-"""Of many who ask for one thing at one time, one asks for all.
+"""Many callers who ask for one thing at the same time share one question.
 
-A flight belongs to nobody who waits for it: each waiter has a future of its own, so the one who came first may be
-cancelled like any other, and the rest gets the result. Errors land with those who waited, and nothing is kept of a
-flight afterwards.
+A flight belongs to nobody who waits for it: each waiter has a future of its own, so the first caller may be cancelled
+like any other, and the rest get the result. Errors go to those who waited, and nothing is kept of a flight afterwards.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Flight(Generic[T]):
 
     @property
     def is_current(self) -> bool:
-        """Whether nobody has said meanwhile that what is under way may be out of date."""
+        """Whether nothing was forgotten meanwhile that makes what is under way out of date."""
         return self._house._current.get(self.key) is self
 
     @property
@@ -56,9 +55,9 @@ class Singleflight(Generic[T]):
     """Flights by key.
 
     Args:
-        flights_max: in the air at a time, those that were forgotten among them.
-        waiters_max: futures that wait for them.
-        joined_for_s: an older flight is joined by nobody; also where this process slept in the middle of it.
+        flights_max: flights in the air at a time, those that were forgotten among them.
+        waiters_max: futures that wait for the flights.
+        joined_for_s: nobody joins an older flight; the time counts on while this process sleeps.
     """
 
     def __init__(self, *, flights_max: int, waiters_max: int, joined_for_s: float = math.inf) -> None:
@@ -70,7 +69,7 @@ class Singleflight(Generic[T]):
         self._waiting = 0
 
     def __len__(self) -> int:
-        """In the air now."""
+        """Flights in the air now."""
         return len(self._in_the_air)
 
     def has(self, key: str) -> bool:
@@ -82,9 +81,9 @@ class Singleflight(Generic[T]):
         return flight if flight is not None and now_s() - flight.begun_s < self._joined_for_s else None
 
     def join(self, key: str, begin: Callable[[Flight[T]], None]) -> asyncio.Future[T]:
-        """A future of one's own for the result of the key's flight; ``begin`` starts one where there is none.
+        """A new future for the result of the key's flight; ``begin`` starts a flight where there is none.
 
-        Cancelling the future cancels nothing else. It is to be awaited: an error that nobody takes is complained about.
+        Cancelling the future cancels nothing else. Await it: asyncio complains about an error that nobody takes.
 
         Raises:
             Overloaded: too many flights are in the air, or too many wait.
@@ -121,7 +120,7 @@ class Singleflight(Generic[T]):
         self._current = {}
 
     def _ended(self, flight: Flight[T]) -> list[asyncio.Future[T]]:
-        """Those who wait for it."""
+        """Take the flight out of the air. Returns the waiters."""
         self._in_the_air.discard(flight)
         if self._current.get(flight.key) is flight:
             del self._current[flight.key]

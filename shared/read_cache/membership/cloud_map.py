@@ -79,7 +79,7 @@ class CloudMapMembership(Relying):
                 if not failing:
                     logger.warning("the list of cache nodes: %s", error)
                 failing = True
-            # Not more often than that, however much is suspected.
+            # A bound on the rate of looks, however often a peer is suspected.
             await asyncio.sleep(min(_SOONEST_S, self._look_s))
             await set_within(self._wake, max(0.0, self._look_s - _SOONEST_S))
             self._wake.clear()

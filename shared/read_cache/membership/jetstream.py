@@ -13,8 +13,8 @@ to come back must not throw the others out. A node that leaves takes itself out.
 
 *When a view may be relied on.* For ``lease_s`` from the beginning of the look that confirmed it: the lease was
 written after that moment, so at NATS it ends later than here. A process that was stopped, or cut off, for longer
-finds that out by its own clock, at its first question, and has no view until it was confirmed again. Then whoever
-keeps values drops them, since nobody could tell this process to forget one of them meanwhile.
+finds that out by its own clock, at its first question, and has no view until it was confirmed again. Then the cache
+drops its values, since nobody could tell this process to forget one of them meanwhile.
 
 Reads go to the leader of the key's Raft group and not to a replica that may be behind: whoever asks :meth:`newest`
 after the commit of a change learns of every node that has joined before it.
@@ -74,7 +74,7 @@ class RingValue(msgspec.Struct, frozen=True):
 
 
 class JetStreamMembership(Relying):
-    """One of the nodes, or one who only reads."""
+    """The membership as a node sees it, or a process that only reads."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class JetStreamMembership(Relying):
         """
         Args:
             node: who this is; None: this process only reads the ring.
-            lease_s: the same for all nodes of a cluster; what the bucket was made with holds.
+            lease_s: the same for all nodes of a cluster. Where the bucket was made with another value, that one holds.
             bucket: the beginning of the buckets' names.
         """
         super().__init__()
@@ -103,7 +103,7 @@ class JetStreamMembership(Relying):
         self._opened: tuple[Client, KeyValue, KeyValue] | None = None
         self._subscribed: Client | None = None
         self._missing: set[str] = set()
-        """Whose lease was missing in the last look."""
+        """The nodes whose lease was missing in the last look."""
         self._has_joined = False
         self._ring = Ring()
         self._failing = False
@@ -133,16 +133,16 @@ class JetStreamMembership(Relying):
                     async with asyncio.timeout(self._lease_s):
                         await self._look()
                     if self._failing:
-                        logger.warning("the cache's ring is agreed again")
+                        logger.warning("the nodes agree on the cache's ring again")
                     self._failing = False
                 except _AWAY as error:
-                    # What was seen before says nothing about leases any more.
+                    # Missing leases of an earlier look mean nothing after an outage.
                     self._missing.clear()
                     self._opened = None
                     if not self._failing:
-                        logger.warning("the cache's ring cannot be agreed: %s", str(error) or "timed out")
+                        logger.warning("the nodes cannot agree on the cache's ring: %s", str(error) or "timed out")
                     self._failing = True
-                # Not more often than that, however much is suspected; and not all nodes at once.
+                # A bound on the rate of looks, however often a peer is suspected; it also spreads out the nodes.
                 await asyncio.sleep(_SOONEST_S)
                 await set_within(self._wake, self._look_s * random.uniform(0.8, 1.0) - _SOONEST_S)
         finally:
@@ -226,7 +226,9 @@ class JetStreamMembership(Relying):
                     await client.flush()
                     return
         except _AWAY as error:
-            logger.warning("left the cache's ring without telling it: %s", str(error) or "timed out")
+            logger.warning(
+                "this node stops, and could not take itself out of the cache's ring: %s", str(error) or "timed out"
+            )
 
     # What JetStream has
 
@@ -266,7 +268,7 @@ class JetStreamMembership(Relying):
         try:
             entry = await rings.get(_RING_KEY)
         except KeyNotFoundError as error:
-            # One that was deleted goes on to count: the next change has to name the revision of its deletion.
+            # A deleted key still has a revision: the next change has to name that of the deletion.
             return (error.entry.revision or 0 if error.entry is not None else 0), []
         try:
             members = msgspec.json.decode(entry.value or b"", type=RingValue).members
@@ -277,7 +279,7 @@ class JetStreamMembership(Relying):
         return entry.revision or 0, members
 
     async def _alive(self, client: Client) -> set[str]:
-        """Whose leases are there."""
+        """The nodes whose leases exist."""
         prefix = f"$KV.{self._bucket}_leases."
         info = await client.jetstream(timeout=self._timeout_s).stream_info(
             f"KV_{self._bucket}_leases", subjects_filter=f"{prefix}>"

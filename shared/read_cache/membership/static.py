@@ -1,4 +1,4 @@
-"""A list of nodes that never changes: one machine, tests, and whoever knows better."""
+"""A list of nodes that never changes: for one machine, for tests, and for operators who manage the list themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node knows of the others, and how every provider of membership tells it."""
+"""What a node knows of the others, and what every provider of membership offers."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Membership(Protocol):
         """A peer spoke of another ring: look again soon."""
 
     async def newest(self) -> View | None:
-        """The view as it is agreed at this moment, asked where that is agreed, within a time that is bounded; where
-        that fails, as :meth:`current`. For those who must not miss a node that has joined meanwhile."""
+        """The view as it is agreed at this moment, asked of the service where the nodes agree on it, within a bounded
+        time; where that fails, as :meth:`current`. For callers that must not miss a node that has joined meanwhile."""
 
     async def run(self) -> None:
         """Join where this process is a node, and stay in touch, until cancelled; leaves the ring then.
@@ -77,7 +77,7 @@ class Reliance:
 
     def renew(self, view: View, until_s: float) -> None:
         """Rely on this view until then, on the clock of :func:`now_s`."""
-        # Nobody may have asked since the last one became too old.
+        # The last view may have become too old without anybody asking since.
         before = self.current()
         # The same object stands for the same view that was relied on all the time, so that others see at a glance
         # whether something has happened.
@@ -86,7 +86,7 @@ class Reliance:
         self._until_s = until_s
 
     def replace(self, view: View) -> None:
-        """A newer view; nothing is known of how long it holds but what was known before."""
+        """Take a newer view, which may be relied on for as long as the one before."""
         if self.current() not in (None, view):
             self._view = view
 

@@ -1,4 +1,5 @@
-"""Whether a peer is worth asking: after it failed, not for a while, so that not every get waits for its silence."""
+"""Decides whether to ask a peer: after a failure it is left alone for a while, so that not every get waits for its
+silence."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ class Breaker:
         return not self._backoff.failures
 
     def is_open(self, now_s: float) -> bool:
-        """Whether the peer is to be left alone. When the pause is over, the first who asks may try; the others are
-        still told to leave it alone, for another pause or until the attempt succeeded."""
+        """Whether the peer is to be left alone. When the pause is over, the first caller may try; the others still have
+        to leave it alone, for another pause or until the attempt succeeded."""
         if not self._backoff.failures:
             return False
         if now_s < self._until_s:
@@ -33,6 +34,6 @@ class Breaker:
             self._until_s = now_s + self._backoff.failed()
 
     def succeeded(self) -> None:
-        """It did."""
+        """The peer answered."""
         self._backoff.succeeded()
         self._until_s = 0.0

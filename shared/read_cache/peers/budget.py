@@ -22,7 +22,7 @@ class RetryBudget:
             self._left = min(self._most, self._left + self._share)
 
     def take(self) -> bool:
-        """Whether there may be a retry; it is counted then."""
+        """Whether a retry is allowed; an allowed one is counted."""
         if self._left < 1:
             return False
         self._left -= 1

@@ -13,10 +13,10 @@ from shared.read_cache.peers.wire import ANSWER_BYTES, KEYS_PER_ASK_MAX
 from shared.read_cache.remote import UNHEARD, Heard
 
 Ring = tuple[int, int]
-"""Epoch and fingerprint."""
+"""Epoch and fingerprint of a ring."""
 
 LOADING_MAX: Final = 10_000
-"""Of one caller; further keys are answered with BUSY."""
+"""The most keys that one caller may wait for; further ones are answered with BUSY."""
 _UNSENT_BYTES_MAX: Final = 8 * 1024**2
 _UNSENT_MAX: Final = 50_000
 _SIGNS_OF_LIFE_PER_TIMEOUT: Final = 3
@@ -30,9 +30,9 @@ class Line:
         self._ring_now = ring_now
         self._heard_now = heard_now
         self._heard = UNHEARD
-        """When the first of what is unsent was added, which was looked up in the same step."""
+        """When the first unsent answer was added, which was looked up in the same step."""
         self._ring: Ring | None = None
-        """That was in force when the first of what is unsent was added."""
+        """The ring that was in force when the first unsent answer was added."""
         self._unsent: list[tuple[int, int, bytes, int]] = []
         """Number, state, value, and for how many milliseconds it may be kept."""
         self._ringless: set[int] = set()
@@ -47,10 +47,10 @@ class Line:
         self.loading = 0
         """Keys whose answer will come later."""
         self.timeout_s = 1.0
-        """After so much silence the caller takes this node for dead."""
+        """How long this node may be silent before the caller takes it for dead."""
 
     def add(self, number: int, state: int, value: bytes = b"", fresh_s: float = 0.0, *, ringless: bool = False) -> None:
-        """One answer."""
+        """Add one answer."""
         unsent = self._unsent
         if not unsent:
             self._ring = self._ring_now()
@@ -65,14 +65,14 @@ class Line:
             self._has_room.clear()
 
     async def room(self) -> None:
-        """Wait while the caller takes no answers: until then nothing more of it is read."""
+        """Wait while the caller takes no answers, so that nothing more is read from it meanwhile."""
         await self._has_room.wait()
 
     def take(self) -> pb.Answer:
         """The next message: some of what is unsent, perhaps nothing.
 
-        The ring is looked at here again, at the last moment. Where it has changed since, or this process has slept
-        for so long that it cannot rely on it any more, nobody is told a value under it.
+        The ring is looked at here again, at the last moment. Where it has changed since, or this process has slept for
+        so long that it cannot rely on it any more, no value is sent under it.
         """
         ring = self._ring_now()
         taken = self._take()
@@ -94,7 +94,7 @@ class Line:
         )
 
     def _take(self) -> list[tuple[int, int, bytes, int]]:
-        """As much of what is unsent as a message may hold."""
+        """Take as many unsent answers as a message may hold."""
         unsent = self._unsent
         if len(unsent) <= KEYS_PER_ASK_MAX and self._bytes < ANSWER_BYTES:
             self._unsent, self._bytes = [], 0
@@ -123,7 +123,7 @@ class Line:
             self._sent.set()
 
     def began(self) -> None:
-        """One more is being loaded."""
+        """The load of one more key has begun."""
         self.loading += 1
         if self.loading == 1:
             self._loaded.clear()
@@ -131,7 +131,7 @@ class Line:
             self._changed.set()
 
     def ended(self) -> None:
-        """One fewer."""
+        """The load of one key has ended."""
         self.loading -= 1
         if not self.loading:
             self._loaded.set()

@@ -28,7 +28,8 @@ from shared.supervision import heed_cancellation
 
 PENDING_MAX: Final = 50_000
 WAIT_MAX_S: Final = 15.0
-"""However lively the peer is: longer than the wait for an origin and its answer together."""
+"""The longest wait for an answer, even of a peer that gives signs of life: longer than the wait for an origin and its
+answer together."""
 _LOOKS_PER_TIMEOUT: Final = 4
 
 _REASONS: Final[dict[int, str]] = {
@@ -74,7 +75,7 @@ class Link:
         """
         Args:
             timeout_s: silence while an answer is owed.
-            on_other_ring: told of the peer's epoch where it is not the one that was asked with; 0: it has none.
+            on_other_ring: called with the peer's epoch where that is not the one of the question; 0: the peer has none.
         """
         self.node = node
         self.breaker = Breaker()
@@ -101,14 +102,14 @@ class Link:
         self._unsent: deque[_Batch] = deque()
         self._filling: dict[Kind, _Batch] = {}
         self._newest: _Batch | None = None
-        """Of those that are being filled, the one that came last into use."""
+        """Of the messages that are being filled, the one to which a get was added last."""
         self._wake = asyncio.Event()
         self._stream: asyncio.Task[None] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._silent_looks = 0
         self._closed = False
         self.messages = 0
-        """Sent, on this stream and earlier ones."""
+        """Messages that were sent, on this stream and earlier ones."""
 
     def ask(self, kind: Kind, key: str, on_fetched: OnFetched) -> None:
         """Ask for the key; ``on_fetched`` is called exactly once."""
@@ -150,7 +151,7 @@ class Link:
         except grpc.aio.AioRpcError as error:
             reason = f"{error.code().name}: {error.details()}"
         except asyncio.CancelledError:
-            # By _break or close, which tell those who wait.
+            # _break or close has cancelled this task, and tells those who wait.
             raise
         finally:
             writer.cancel()
@@ -160,7 +161,7 @@ class Link:
                 self._fail_all(reason)
 
     async def _write(self, call: grpc.aio.StreamStreamCall[Any, pb.Answer]) -> None:
-        # A call that has ended says so to whoever reads it.
+        # A call that has ended raises when it is read.
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
                 await self._wake.wait()
@@ -227,8 +228,8 @@ class Link:
                 self._pending.pop(number)(PeerFailed(self.node.name, f"did not answer within {WAIT_MAX_S:g} s"))
         if not self._pending and not self._unsent:
             return
-        # Looks are counted, and not seconds: where this process was the one that stood still, what the peer has said
-        # meanwhile is read before the next look.
+        # Looks are counted, and not seconds: if this process itself stood still, it reads what the peer has said
+        # meanwhile before the next look.
         self._silent_looks += 1
         if self._silent_looks > _LOOKS_PER_TIMEOUT:
             self._break(f"was silent for {self._timeout_s:g} s")
@@ -262,7 +263,7 @@ class Link:
             on_fetched(error)
 
     async def forget(self, group: str, keys: Sequence[str] | None) -> pb.RingId:
-        """Have the peer forget keys, or all of the group (None); the ring that it means.
+        """Have the peer forget keys, or all of the group (None). Returns the ring that the peer has.
 
         Raises:
             PeerFailed: it did not confirm it.
@@ -277,7 +278,7 @@ class Link:
         return reply.ring
 
     async def keys_for(self, node: Node, epoch: int, fingerprint: int, group: str, limit: int) -> list[str]:
-        """The keys that this peer keeps and that are ``node``'s now; what would stay longest comes first.
+        """The keys that this peer keeps and that are ``node``'s now; those that would stay longest come first.
 
         Raises:
             PeerFailed: it did not say, or means another ring.
@@ -286,7 +287,7 @@ class Link:
             request = pb.KeysRequest(
                 ring=pb.RingId(epoch=epoch, fingerprint=fingerprint), name=node.name, group=group, limit=limit
             )
-            # It looks through all that it keeps.
+            # The peer looks through all that it keeps.
             reply = await self._keys(request, timeout=max(5.0, self._timeout_s))
         except asyncio.CancelledError as error:
             raise self._closed_meanwhile() from error
@@ -300,7 +301,7 @@ class Link:
         """The library cancels a call whose channel is closed. For the task that waits, that is no cancellation.
 
         Raises:
-            asyncio.CancelledError: but for one that was cancelled.
+            asyncio.CancelledError: the task that waits was cancelled itself.
         """
         heed_cancellation()
         return PeerFailed(self.node.name, "is not asked any more")

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 STOP_S: Final = 2.0
 KEYS_MAX: Final = 50_000
-"""Of an answer to Keys; at 60 characters a key less than a message may hold."""
+"""The most keys of an answer to Keys; at 60 characters each they take less than a message may hold."""
 _KEYS_BYTES_MAX: Final = 3 * 1024**2
 _KEYS_AT_A_TIME: Final = 500
 
@@ -40,7 +40,7 @@ _Context = grpc.aio.ServicerContext[pb.Ask, pb.Answer]
 
 
 class Kept(Protocol):
-    """What a node tells of itself: :class:`shared.read_cache.cache.ReadCache`."""
+    """What the server asks the cache of this node: :class:`shared.read_cache.cache.ReadCache`."""
 
     @property
     def bytes_used(self) -> int: ...
@@ -83,7 +83,7 @@ class PeerServer:
         self._stopping = asyncio.Event()
 
     async def start(self) -> int:
-        """Serve; the port, where ``address`` had 0.
+        """Serve. Returns the port, for an ``address`` with port 0.
 
         Raises:
             OSError: the address is taken.
@@ -157,7 +157,7 @@ class PeerServer:
             await asyncio.wait({reading, stopping, writing}, return_when=asyncio.FIRST_COMPLETED)
             reading.cancel()
             if not writing.done():
-                # What was asked is answered before the stream ends, also where this node is leaving.
+                # Answer all questions before the stream ends, also where this node is leaving.
                 await line.settled()
         finally:
             tasks = (reading, stopping, writing)
@@ -173,7 +173,7 @@ class PeerServer:
     async def _get(self, ask: pb.Ask, context: _Context) -> pb.Answer:
         line = Line(self._ring_now, self._heard_now)
         self._take(ask, line)
-        # The caller's deadline ends this call.
+        # The deadline of the caller bounds this wait.
         await line.loaded()
         return line.take()
 
@@ -229,7 +229,7 @@ class PeerServer:
             elif isinstance(answer, Fetched):
                 self._found(line, number, answer, ringless)
             else:
-                # An origin that is silent for this node alone can be asked from elsewhere.
+                # An origin that is silent for this node alone can be asked by another one.
                 is_busy = isinstance(answer, Overloaded) and not isinstance(answer, OriginSilent)
                 state = pb.OVERLOADED if is_busy else pb.FAILED
                 line.add(number, state, ringless=ringless)
@@ -273,7 +273,7 @@ class PeerServer:
                 if len(found) >= limit or size > _KEYS_BYTES_MAX:
                     break
             if number % _KEYS_AT_A_TIME == 0:
-                # Others are served in between: a full store takes a tenth of a second and more.
+                # Serve others in between: to look through a full store takes a tenth of a second and more.
                 await asyncio.sleep(0)
         return pb.KeysReply(keys=found, ring=ring)
 
@@ -292,7 +292,7 @@ class PeerServer:
 
 
 async def _find(group: Group, key: str) -> Fetched:
-    """For a reader that knows no ring: wherever the value is."""
+    """Find a value for a reader that knows no ring, whichever node has it."""
     return Fetched(await group.get(key), 0.0)
 
 

@@ -1,5 +1,5 @@
-"""How peers are connected: the service's name and methods, bounds of messages, liveness, TLS, and who may be listened
-to."""
+"""How peers are connected: the service's name and methods, bounds of messages, liveness, TLS, and the addresses on
+which a node may listen."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from shared.read_cache.ring import NODES_MAX
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Peer"].full_name
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024**2
-"""Of both directions."""
+"""The largest message, in either direction."""
 
 VALUE_BYTES_MAX: Final = 2 * 1024**2
-"""A larger value does not travel: whoever wants it asks the origin."""
+"""A larger value is not sent: the reader asks the origin."""
 
 ANSWER_BYTES: Final = 512 * 1024
-"""An answer is sent as soon as it has so many, so that the largest value still fits on top."""
+"""A message is sent as soon as it has this many bytes, so that the largest value still fits on top."""
 
 KEYS_PER_ASK_MAX: Final = 1_000
-"""At 512 characters a key, half a megabyte."""
+"""The most keys of a message; at 512 characters each they take half a megabyte."""
 
 assert KEYS_PER_ASK_MAX * (KEY_LENGTH_MAX + 8) < MESSAGE_BYTES_MAX
 assert ANSWER_BYTES + VALUE_BYTES_MAX + 64 * KEYS_PER_ASK_MAX < MESSAGE_BYTES_MAX
 
 _THIS_NETWORK: Final = ipaddress.ip_network("0.0.0.0/8")
-"""Private by name, and no address of anybody (RFC 1122, section 3.2.1.3)."""
+"""Python calls this network private, but its addresses belong to no host (RFC 1122, section 3.2.1.3)."""
 
 _KEEPALIVE_MS: Final = 10_000
 _KEEPALIVE_TIMEOUT_MS: Final = 2_000
 _CONNECTIONS_MAX: Final = 4 * NODES_MAX
 
 RPCS_MAX: Final = 1_000
-"""At a time, of one node. A stream of gets is one of them, however many gets it carries."""
+"""The most calls of one node at a time. A stream of gets is one call, however many gets it carries."""
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -67,10 +67,10 @@ CLIENT_OPTIONS: Final[Options] = [
     *_COMMON,
     # A breaker of our own waits between attempts; the library's pause of a second and more comes on top of that.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    # This is also how long one attempt may take; the next one does not begin earlier.
+    # This is also the time-out of one attempt; the next one does not begin earlier.
     ("grpc.min_reconnect_backoff_ms", 300),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # Retries are ours, within a budget.
+    # This code retries by itself, within a budget.
     ("grpc.enable_retries", 0),
     # Two channels of a process to one peer are two connections.
     ("grpc.use_local_subchannel_pool", 1),
@@ -83,8 +83,8 @@ CLIENT_OPTIONS: Final[Options] = [
 class Tls:
     """PEM: this process' certificate and key, and the CA that has signed those of its peers.
 
-    A certificate names the address under which its node is in the ring. They are read once, at the start: what becomes
-    of the files later is no error of a get.
+    A certificate names the address under which its node is in the ring. The files are read once, at the start: if they
+    change or vanish later, no get fails for that.
     """
 
     cert: bytes
@@ -120,7 +120,7 @@ def checked_address(address: str) -> str:
         found = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         raise ValueError(f"a cache node listens on an IP address, not on {host!r}") from None
-    # What an IPv6 socket takes for an IPv4 address is one: ::ffff:0.0.0.0 listens everywhere.
+    # An IPv6 socket treats these as IPv4 addresses: ::ffff:0.0.0.0 listens everywhere.
     found = getattr(found, "ipv4_mapped", None) or found
     if found.is_unspecified or found in _THIS_NETWORK or not (found.is_loopback or found.is_private):
         raise ValueError(

@@ -24,14 +24,14 @@ def cost_of(key: str, entry: Entry) -> int:
 
 
 class Store(Protocol):
-    """Entries by key, never more bytes than its bound. Knows no clock: who asks looks whether an entry has expired."""
+    """Entries by key, never more bytes than its bound. It has no clock: the caller checks if an entry has expired."""
 
     bytes_max: int
     bytes_used: int
     evictions: int
 
     def get(self, key: str) -> Entry | None:
-        """The entry. It counts as used now."""
+        """The entry, which counts as used now."""
 
     def peek(self, key: str) -> Entry | None:
         """The entry, without counting."""

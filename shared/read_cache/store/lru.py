@@ -1,4 +1,5 @@
-"""What was not used for longest goes first. The reference, and the store of mirrors, which live for moments only."""
+"""The entry that was not used for the longest time goes first. The reference, and the store of mirrors, which live for
+moments only."""
 
 from __future__ import annotations
 

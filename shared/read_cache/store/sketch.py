@@ -1,9 +1,8 @@
-"""How often keys were asked for lately, of far more keys than are kept: a count-min sketch that forgets.
+"""Estimates how often keys were asked for lately, for far more keys than are kept: a count-min sketch that forgets.
 
 Four rows of small counters; a key has one in each row, and its estimate is the least of them, so other keys can only
 make it look more frequent. Only the least ones are raised, which keeps that error small. After a number of counts all
-are
-halved: what was popular yesterday does not stay for ever (G. Einziger, R. Friedman, B. Manes: TinyLFU).
+are halved: what was popular yesterday does not stay for ever (G. Einziger, R. Friedman, B. Manes: TinyLFU).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Sketch:
 
     @property
     def bytes_used(self) -> int:
-        """What the counters take."""
+        """The memory of the counters."""
         return len(self._counts)
 
     def count(self, key: str, sample: int) -> None:

@@ -1,8 +1,8 @@
-"""What is asked for often stays, though much else was asked for since: W-TinyLFU, bounded by bytes.
+"""Keeps what is asked for often, even if much else was asked for since: W-TinyLFU, bounded by bytes.
 
-A new entry comes into a small *window*. What the window has no room for may go into the *main* part only if it was
-asked for more often than what would have to go there: a sketch of counts tells. So a scan over rare keys passes
-through the window and drives nothing out. The main part is in two: *probation*, from which entries go, and
+A new entry comes into a small *window*. An entry that has to leave the window may go into the *main* part only if it
+was asked for more often than the entry that would have to leave there; a sketch of counts tells. So a scan over rare
+keys passes through the window and drives nothing out. The main part is in two: *probation*, from which entries go, and
 *protected*, into which they come when they are used again (G. Einziger, R. Friedman, B. Manes: TinyLFU, 2017).
 
 Entries differ in size. A large one must have been asked for more often than all those together that would have to go
@@ -27,7 +27,8 @@ _PROTECTED_SHARE: Final = 0.9
 _SAMPLE_PER_ENTRY: Final = 10
 _SAMPLE_LEAST: Final = 1_000
 _TYPICAL_BYTES: Final = 200
-"""Of a key and a value, for the width of the sketch. Where they are smaller, it is a little less exact."""
+"""The assumed size of a key and a value, for the width of the sketch. Where they are smaller, the sketch is a little
+less exact."""
 
 
 class TinyLfuStore(Store):
@@ -75,7 +76,8 @@ class TinyLfuStore(Store):
 
     @override
     def put(self, key: str, entry: Entry) -> None:
-        # It may have grown, and must not come in by that unseen: it is judged anew, and its count speaks for it.
+        # The new value may be larger and must not take that room unchecked: it is admitted anew, by the count of its
+        # key.
         self.remove(key)
         cost = cost_of(key, entry)
         if cost > self._window_max:
@@ -107,7 +109,7 @@ class TinyLfuStore(Store):
                     self._spare(victims)
                     self.evictions += 1
                     return
-                # Found by its key in the one or the other.
+                # The victim is in one of the two.
                 gone = self._probation.get(victim) or self._protected[victim]
                 room += cost_of(victim, gone)
                 if room >= cost:
@@ -121,17 +123,19 @@ class TinyLfuStore(Store):
         self._sample = max(_SAMPLE_LEAST, _SAMPLE_PER_ENTRY * len(self))
 
     def _spare(self, victims: list[str]) -> None:
-        """They were worth more than what was to come in: others are asked to go next time.
+        """The victims were asked for more often than the entry that was to come in: next time others are candidates to
+        go.
 
-        Without it, one entry whose counters another key has raised would stand at the door for ever, and all behind it
-        would stay, however old they are.
+        Without this, an entry whose counters another key has raised would be the first candidate for ever, and all
+        behind it would stay, however old they are.
         """
         for victim in victims:
             if victim in self._probation:
                 self._probation.move_to_end(victim)
 
     def _protect(self, key: str, entry: Entry) -> None:
-        """It was used again: from probation into protection, and what has no room there goes on probation again."""
+        """Move an entry that was used again from probation into protection; what has no room there goes back to
+        probation."""
         del self._probation[key]
         self._protected[key] = entry
         self._protected_bytes += cost_of(key, entry)

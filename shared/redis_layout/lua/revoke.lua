@@ -9,8 +9,9 @@
 -- ARGV[7…] names; a name with "=<at_s>:<until_s>" behind it is put back as it was
 -- KEYS[2]  cursors (hash), KEYS[3] outbox (stream): of the shard beside which the hash is
 --
--- Replies with { the time, in seconds, at which it was done, n } with n the outbox entry; 0 where there is none: what is stolen has to
--- be refused also while the shard has no cursors, or its outbox is at its bound. Or with { "FULL" }, and nothing was changed.
+-- Replies with { the time, in seconds, at which it was done, n }. n is the outbox entry, 0 where there is none: a
+-- stolen token has to be refused also while the shard has no cursors, or its outbox is at its bound. Or replies with
+-- { "FULL" }, and nothing was changed.
 local key, epoch, kept_s, most = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local told, first = ARGV[4], 7
 local time = redis.call('TIME')
@@ -18,7 +19,7 @@ local now_s = tonumber(time[1])
 local count = #ARGV - first + 1
 
 if redis.call('HLEN', key) + count > most then
-  -- Those that hold no more make room.
+  -- Revocations that are over make room.
   local all = redis.call('HGETALL', key)
   for at = 1, #all, 2 do
     local until_s = tonumber(string.match(all[at + 1], '^%d+:(%d+)$'))

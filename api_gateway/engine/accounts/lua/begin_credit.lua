@@ -6,7 +6,7 @@
 -- ARGV[4] a mark that nobody else uses
 -- Reply: { 1 } the shard knows it, and all is counted   { 2 } the shard is lost or closed   { 4, its generation } it knows a later one
 --        { 3, mark } count what the bidder leads with, and take the mark away then (counted_credit.lua): until then this shard
---        reports nothing, whoever dies
+--        reports nothing, whichever process dies
 local epoch, marks, admission = unpack(redis.call('HMGET', KEYS[1], 'epoch', 'rulings', 'admission'))
 admission = admission or ''
 if not epoch then return { 2 } end
@@ -24,11 +24,11 @@ if lease then
     return { 4, string.format('%d|%d', its_epoch, its_entry) }
   end
 end
--- Also where more is used: that may be above the limit, and is not free in this shard once it is released. What is used counts for the
--- account all the same.
+-- The lease begins at 0 even where credit is used: the use may be above the limit, and must not become free in this
+-- shard when it is released. The account counts what is used all the same.
 local granted = ARGV[3] == '1' and '0' or ''
--- Also where it has counted since a former generation: an account that is open already does not know what this shard uses. It was
--- told before, and went back.
+-- The mark is set even where the shard has counted since a former generation: this shard was told before and then went
+-- back, so an account that is open already does not know what it uses now.
 mark = mark or ARGV[4]
 redis.call('HSET', KEYS[2], 'c:' .. ARGV[1], mark)
 redis.call('HSET', KEYS[2], 'u:' .. ARGV[1], used or '0', 'l:' .. ARGV[1], granted .. '|' .. ARGV[2] .. '|0|' .. admission)

@@ -2,8 +2,8 @@
 -- these.
 --
 -- KEYS[1] account (hash)   KEYS[2] cursors of the account's home (hash)   ARGV[1] generation
--- ARGV[2] the number of the counting that these are the leases of all shards of, and the admission of the home in which it was
---         read, "<number>|<admission>", which opens it; or ''
+-- ARGV[2] the number of the counting for which these are the leases of all shards, and the admission of the home in
+--         which it was read, "<number>|<admission>", which opens it; or ''
 -- ARGV[3..] of each shard its name, its epoch, n and lease ('' = any amount)
 -- Reply: 1 done   0 it is of another generation, in another state, or counted anew since
 local generation, state, leased, counting = unpack(redis.call('HMGET', KEYS[1], 'generation', 'state', 'leased', 'counting'))

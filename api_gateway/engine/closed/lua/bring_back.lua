@@ -1,8 +1,8 @@
--- Lets a closed item that had left Redis be there again, all of it at once. Its parts were written beside it before, under keys
--- that expire.
+-- Puts a closed item that had left Redis back there, all of it in one step. Its parts were written beside it before,
+-- under keys that expire.
 --
--- KEYS[1] cursors (hash)   KEYS[2] closed (zset)   KEYS[3] item (hash)   KEYS[4..] of each part where it waits and where it belongs;
---         then, as many again, other keys of the item, which are to be empty
+-- KEYS[1] cursors (hash)   KEYS[2] closed (zset)   KEYS[3] item (hash)   KEYS[4..] of each part where it waits and where it
+--         belongs; then the other keys of the item, which are to be empty
 -- ARGV[1] item id   ARGV[2] the shard's fence from before the archive was asked   ARGV[3] how many parts
 -- ARGV[4] when the verdicts expire, in milliseconds   ARGV[5] which part they are, counted from 1 (0 = there are none)
 -- ARGV[6..] the fields of the hash: name, value, ...

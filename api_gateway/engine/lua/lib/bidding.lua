@@ -241,7 +241,7 @@ local function decide(user, amount, maximum, bid_id)
     return refused('TOO_LOW', user)
   end
   if most and limit > most then return refused('LIMIT_EXCEEDED', user), true end
-  -- Also where another's maximum beats it: else the refusal would tell that none does.
+  -- A bid that another's maximum beats needs credit, too: otherwise the refusal would tell that no maximum beats it.
   local missing = lacking(user, limit)
   if missing > 0 then return beyond_limit(user, missing) end
   return accept(user, amount, maximum, bid_id, false)

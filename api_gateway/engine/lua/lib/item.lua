@@ -26,7 +26,7 @@ local item_rulings, house_rulings
 -- For whom the item is counted against a spending limit, "<user>|<maximum>"; nil or '' for nobody.
 local charged
 local status_before, increment_steps, events, sealed
--- The time of this call, and where the item has a later one, that.
+-- The time of Redis; and the time of this step, which is the item's last change where that is later.
 local clock_us, now
 
 -- Takes up an item, whose keys are KEYS[at + 1] and following:
@@ -117,9 +117,9 @@ local function event(kind, fields)
     reserve_met and 'true' or 'false', currency)
 end
 
--- The shard's part of a bidder's account (shared/redis_layout/accounts.py): how much of the item's shard is used, and how much may
--- be, nil for any amount. Nothing where no limit was ever set for the bidder in this currency. Of a lease from before another copy of
--- the shard was admitted no more than is used.
+-- The shard's part of a bidder's account (shared/redis_layout/accounts.py): how much of it is used in the item's shard,
+-- and how much may be, nil for any amount. Nothing where no limit was ever set for the bidder in this currency. Of a lease
+-- from before another copy of the shard was admitted, only what is used already may be used.
 local function credit_of(user)
   local field = user .. '|' .. currency
   local used, lease = unpack(redis.call('HMGET', string.match(item_key, '^{[^}]*}:') .. 'credit', 'u:' .. field, 'l:' .. field))
@@ -143,7 +143,8 @@ local function charge()
   local credit_key = string.match(item_key, '^{[^}]*}:') .. 'credit'
   local former, former_amount = string.match(charged or '', '^([^|]*)|(%d+)$')
   -- What is used in one shard stays below 2^56, far above every limit, and so the sum of all shards below 2^63: past that Redis
-  -- refuses to count, after the event of this decision is written. What would pass it is counted as nothing, and so given back.
+  -- refuses to count, after the event of this decision is written. A lead that would pass it is counted as nothing, so
+  -- that its credit is given back.
   if user ~= '' and credit_of(user) + amount - (former == user and tonumber(former_amount) or 0) > USED_MAX then
     amount = 0
     after = user .. '|0'

@@ -13,8 +13,8 @@ local epoch, known_epoch = tonumber(cursors[1]), tonumber(ARGV[2])
 if epoch < known_epoch or (epoch == known_epoch and tonumber(cursors[2]) < tonumber(ARGV[3])) then return 0 end
 write_though_full(KEYS[1])
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then
-  -- What the shard and an account knew of each other's credit may be older than what they have told: nothing of it is used
-  -- before they have asked each other (shared/redis_layout/accounts.py).
+  -- What the shard and an account knew of each other's credit may be older than what they have told: nothing of it is
+  -- used until they have asked each other (shared/redis_layout/accounts.py).
   redis.call('HSET', KEYS[1], 'run', ARGV[1], 'admission', ARGV[4])
 end
 return 1

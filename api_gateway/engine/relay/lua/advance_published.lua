@@ -6,7 +6,7 @@
 -- of Redis, which may lack them and give their numbers to others:
 --   1. The relay reads entry 58 and publishes it. Redis fails over to a replica that has 57, and the lease.
 --   2. The replica gives 58 to another bid.
---   3. The PubAck of the first 58 arrives. Were the cursor moved, the second 58 would never be published.
+--   3. The PubAck of the first 58 arrives. If it moved the cursor, the second 58 would never be published.
 -- Nor may it move when the stream is another one than the cursor names: this one lacks what that one had. The relay
 -- must go back first (rewind_published.lua). A relay that did not, because it has just taken the shard or because Redis
 -- went away meanwhile, is stopped here. Nor may it skip entries between itself and those that the relay has read:

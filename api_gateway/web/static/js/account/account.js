@@ -1,5 +1,5 @@
-// The part of the bar that tells who is signed in, and the dialog to sign in. Where the house does not ask who somebody
-// is, there is none of it.
+// The part of the bar that tells who is signed in, and the dialog to sign in. Where the house has no sign-in, the page
+// has neither.
 
 import { ApiError, whoIs } from "../lib/api.js";
 import { element, sentence, setText } from "../lib/dom.js";

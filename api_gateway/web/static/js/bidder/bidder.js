@@ -1,4 +1,4 @@
-// The user id of this browser's bidder. Where the house asks who somebody is, it is theirs who is signed in; elsewhere it
+// The user id of this browser's bidder. Where people sign in, it is that of the person who is signed in; elsewhere it
 // is made up once, kept, and may be changed.
 
 import { session, signsIn } from "../lib/session.js";

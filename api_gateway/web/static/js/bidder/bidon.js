@@ -1,5 +1,5 @@
-// The lots on which a bidder has bid: of whoever is signed in the house knows them, with bids from other devices; those
-// of this browser are known at once.
+// The lots on which a bidder has bid. For a bidder who is signed in, the house knows them, also those bid on from other
+// devices; those of this browser are known at once.
 
 import { ownBids } from "../lib/api.js";
 import { mayBe, session } from "../lib/session.js";

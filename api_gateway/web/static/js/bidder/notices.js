@@ -1,4 +1,4 @@
-// Notices by the browser itself, while the tab is hidden: only for who has asked for them, by a button.
+// Notices by the browser itself, while the tab is hidden: only for people who have asked for them, by a button.
 
 import { byId, setText } from "../lib/dom.js";
 import { keep, recall } from "../lib/storage.js";
@@ -22,7 +22,7 @@ export class BrowserNotices {
   #open = new Map(); // by item id
 
   constructor() {
-    // Who looks at the page again sees there what the notices tell.
+    // A person who looks at the page again sees there what the notices tell.
     document.addEventListener("visibilitychange", () => !document.hidden && this.#closeAll());
   }
 

@@ -1,5 +1,5 @@
-// Offers whoever has signed in the lots that this browser watched before. It asks, and does not do it unasked: they may be
-// those of somebody else who uses this browser.
+// Offers a person who has signed in to take over the lots that this browser watched before. It asks first, because the
+// lots may be those of somebody else who uses this browser.
 
 import { ApiError } from "../lib/api.js";
 import { element, sentence, setText } from "../lib/dom.js";
@@ -49,7 +49,7 @@ export function mountTakeOver(onDone = () => {}) {
   draw();
 }
 
-/** Whether who is signed in has said no, in this tab. */
+/** Whether the person who is signed in has said no, in this tab. */
 function isLeft() {
   try {
     return sessionStorage.getItem(KEY) === session()?.user;

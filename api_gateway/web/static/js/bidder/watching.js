@@ -1,6 +1,6 @@
-// The watch list: the lots that somebody follows without a bid. Of whoever is signed in the house keeps it, so that it is
-// the same on all of their devices, and nobody else's here; this page has it in memory alone. Where nobody is, the browser
-// keeps it.
+// The watch list: the lots that somebody follows without a bid. For a person who is signed in, the house keeps it, so
+// that it is the same on all of their devices and nobody else sees it here; this page has it in memory alone. While
+// nobody is signed in, the browser keeps it.
 
 import { ApiError, pause, unwatchItem, watchItem, watchList } from "../lib/api.js";
 import { onSession, session } from "../lib/session.js";
@@ -10,9 +10,9 @@ const KEY = "bidding.watching";
 const WATCHED_MAX = 200;
 
 const listeners = new Set();
-let known = null; // What the house keeps for who is signed in, the newest first; null before it was read.
+let known = null; // What the house keeps for the person who is signed in, the newest first; null before it was read.
 let reading = null; // The promise of it.
-let changes = 0; // What was read while there was one may lack it.
+let changes = 0; // Counts changes: a list that was read during a change may lack it.
 
 /** The ids of the lots that are watched, the newest first; none before the house has told them. */
 export function watchedItems() {
@@ -67,8 +67,8 @@ export function watchedHere() {
 }
 
 /**
- * Moves what this browser watches to the list of who is signed in. What the house does not know is dropped. Throws an
- * ApiError; what was moved before is moved.
+ * Moves what this browser watches to the list of the person who is signed in. Lots that the house does not know are
+ * dropped. Throws an ApiError; what was moved before is moved.
  */
 export async function takeOver() {
   const user = session()?.user;

@@ -73,9 +73,10 @@ export class Attempts {
   }
 
   /**
-   * Looks up what became of a bid that was unanswered when the page was left. `isOwn(bid)`: that of somebody else who
-   * was signed in here is theirs to ask about. `looks(attempt)` is told where it takes a while; `cannotLook(attempt)`
-   * where it failed; `found(verdict, attempt)` at the end, with null for a bid that did not arrive.
+   * Looks up what became of a bid that was unanswered when the page was left. `isOwn(bid)`: whether the bid is this
+   * bidder's; one of somebody else who was signed in here is not looked up. `looks(attempt)` is called where the look
+   * takes a while; `cannotLook(attempt)` where it failed; `found(verdict, attempt)` at the end, with null for a bid
+   * that did not arrive.
    */
   async resume(isOwn, { looks, cannotLook, found }) {
     const attempt = this.#pending.get();

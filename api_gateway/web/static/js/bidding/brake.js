@@ -1,7 +1,7 @@
 // When the page asks before it sends a bid: what is typed or pressed by mistake cannot be taken back. Pure.
 
-// A bid is far above the minimum from so many times as high on (a zero too many is ten times), and from so many minor
-// units above it on.
+// A bid is far above the minimum if it is at least this many times as high (a zero too many makes it ten times as
+// high), and at least this many minor units above it.
 const FAR_TIMES = 5;
 const FAR_UNITS = 10_000;
 // In currencies without decimals.

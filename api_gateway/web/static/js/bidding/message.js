@@ -2,7 +2,7 @@
 
 import { byId, element } from "../lib/dom.js";
 
-/** For so long, a control that has just appeared does nothing: whoever presses it then meant what was there before. */
+/** How long a control that has just appeared does nothing: a press in that time was meant for what was there before. */
 export const ARMED_AFTER_MS = 600;
 
 export class MessageBox {

@@ -1,7 +1,7 @@
 // How fast others bid. It decides whether the page offers the minimum, or amounts that hold for some seconds.
 
 const WINDOW_MS = 4000;
-// So many bids within the window make a lot fast; it stays fast until there are only so many.
+// FAST_FROM bids within the window make a lot fast; it stays fast until there are only FAST_UNTIL.
 const FAST_FROM = 3;
 const FAST_UNTIL = 1;
 

@@ -314,8 +314,8 @@ function emptyText(status) {
 }
 
 mountAccount();
-// What is shown of one's own changes with who one is. Where a session only ended, the page stays, with a notice, and
-// without the lists of whoever that was.
+// The page shows the lists and standings of the person who is signed in, so it is loaded anew for another one. Where a
+// session only expired, the page stays, with a notice, and without that person's lists.
 onSession((reason) => {
   if (["in", "out"].includes(reason)) location.reload();
   else catalogue.forgetOwn();

@@ -107,7 +107,7 @@ export class Connection {
       if (socket !== this.#socket) return;
       const frame = parse(data);
       if (frame === null) return;
-      // Something was not carried out, and nobody tells what: reconnect and say all of it again.
+      // Something was not carried out, and the server does not say what: reconnect and say all of it again.
       if (frame.type === "error" && frame.code === "TOO_MANY_OPERATIONS") return this.#slowDown();
       this.#heardMs = performance.now();
       if (frame.server_time !== undefined) noteServerTime(frame.server_time);

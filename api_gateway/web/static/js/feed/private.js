@@ -5,8 +5,8 @@ import { feedTicket } from "../lib/api.js";
 
 const ASK_AGAIN_MS = 10_000;
 const WAIT_MS = 15_000;
-// A ticket is good once, so each connection needs one. After a break all pages come back together: they ask at random
-// times.
+// A ticket is good once, so each connection needs one. After a break all pages come back together, so they ask at
+// random times.
 const SPREAD_MS = 3000;
 
 export class PrivateChannel {

@@ -37,8 +37,10 @@ export class ApiError extends Error {
   }
 }
 
-/** By default a POST with a body, and a GET without one. `token`: by default of who is signed in. `key`: under which a
- *  repetition is known. */
+/**
+ * By default a POST with a body, and a GET without one. `token`: by default that of the person who is signed in. `key`:
+ * under which a repetition is known.
+ */
 export async function request(path, { method, body, timeoutMs = READ_TIMEOUT_MS, token = bearer(), key = null } = {}) {
   const sentMs = performance.now();
   let response;
@@ -112,7 +114,7 @@ export function listItemsOf(seller, { status = "", cursor = "", limit = 24 } = {
   return request(`/api/v1/sellers/${encodeURIComponent(seller)}/items?${query}`);
 }
 
-/** The watch list of who is signed in: `{items: [{item_id, since}]}`, the newest first. */
+/** The watch list of the person who is signed in: `{items: [{item_id, since}]}`, the newest first. */
 export function watchList() {
   return request("/api/v1/me/watch-list");
 }
@@ -127,7 +129,7 @@ export function unwatchItem(itemId) {
   return request(`/api/v1/me/watch-list/${encodeURIComponent(itemId)}`, { method: "DELETE" });
 }
 
-/** One page of the items on which who is signed in has bid: `{items: [{item_id, first_bid_at}], next_cursor}`. */
+/** One page of the items on which the caller has bid: `{items: [{item_id, first_bid_at}], next_cursor}`. */
 export function ownBids({ cursor = "", limit }) {
   const query = new URLSearchParams({ limit: String(limit) });
   if (cursor) query.set("cursor", cursor);

@@ -9,7 +9,7 @@ const listeners = new Set();
 let timer = null;
 let current = null; // {token, user, roles, expiresMs, aheadMs: by how much the server's clock was ahead of this one's}
 
-/** Whether this house asks who somebody is. Elsewhere everybody says so themselves. */
+/** Whether people sign in at this house. Elsewhere everybody says themselves who they are. */
 export const signsIn = document.getElementById("account") !== null;
 
 /** `{user, roles, expiresMs, token}`; null for nobody. */
@@ -52,7 +52,7 @@ export function endSession(reason, token = current?.token) {
   try {
     sessionStorage.removeItem(KEY);
   } catch {
-    // There is none.
+    // Storage is refused, so nothing was kept.
   }
   tell(reason);
 }

@@ -12,7 +12,7 @@ export function forgetAll() {
       for (const key of Object.keys(storage)) if (key.startsWith(PREFIX)) storage.removeItem(key);
     }
   } catch {
-    // There is nothing else.
+    // Storage is refused, so there is nothing but `memory`.
   }
 }
 

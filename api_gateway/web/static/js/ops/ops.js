@@ -52,7 +52,7 @@ async function follow() {
   if (watched !== null) feed.watch(watched);
 }
 
-/** Shows what who is signed in may look at, and nothing of what somebody else was shown. */
+/** Shows what the person who is signed in may look at, and nothing of what somebody else was shown. */
 function admit() {
   byId("confirm").close();
   house.forget();

@@ -107,7 +107,7 @@ export class Bidders {
     if (this.#user !== null) await this.#show(this.#user);
   }
 
-  /** Whether this is known of them; of others the list has it on another page. */
+  /** Whether the bidder is known here to be blocked. Of bidders on other pages of the list it is not known. */
   isBlocked(userId) {
     if (userId === this.#user) return this.#told.blocked;
     return this.#rows.some(({ user_id: id, blocked }) => blocked && id === userId);
@@ -164,7 +164,7 @@ export class Bidders {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       if (asked !== this.#asked) return false;
-      // What was known of them may hold no longer.
+      // What was known of the bidder may no longer hold.
       this.#user = this.#told = null;
       this.draw();
       setText(this.error, `What holds for ${userId} could not be read. ${sentence(error.message)}`);

@@ -22,7 +22,7 @@ export class LotPlace {
   item = null;
   rulings = ["approve", "block", "limit"];
 
-  /** `byHouse`: how what was ruled for all lots is called. */
+  /** `byHouse`: the words for what was ruled for all lots. */
   constructor(byHouse = "on all lots") {
     this.byHouse = byHouse;
   }

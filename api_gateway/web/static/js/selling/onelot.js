@@ -103,7 +103,7 @@ export class OneLot {
     this.bidders.forget();
   }
 
-  /** It is known anew whether all lots ask for approval, or whom the seller blocks on all lots. */
+  /** Takes the news whether all lots ask for approval, or whom the seller blocks on all lots. */
   asked(houseAsks) {
     this.#houseAsks = houseAsks;
     if (this.#item === null) return;

@@ -16,7 +16,7 @@ export class OwnLots {
   #next = null; // Of the page after it.
   #asked = 0; // Answers to older questions than the newest are not shown.
 
-  /** `mayLook()`: whether somebody may now. `onChosen(id)` runs when who may bid on a lot is asked for. */
+  /** `mayLook()`: whether somebody may look now. `onChosen(id)` runs when somebody asks who may bid on a lot. */
   constructor({ mayLook, onChosen }) {
     Object.assign(this, { mayLook, onChosen });
     byId("lots-status").addEventListener("change", () => this.#restart());
@@ -37,7 +37,7 @@ export class OwnLots {
     this.#restart();
   }
 
-  /** Shows nobody's any more. */
+  /** Shows no seller's lots any more. */
   close() {
     this.#asked += 1;
     this.#seller = null;

@@ -14,7 +14,7 @@ function ownId() {
 }
 
 const mayLook = () => mayBe("seller", "operator", "auditor");
-/** Auditors look, and so do operators who sell; nobody rules for another seller but operators. */
+/** Whether this person may rule for this seller. Auditors only look; only operators rule for another seller. */
 const mayRuleFor = (seller) => mayBe("operator") || (mayBe("seller") && session().user === seller);
 
 const confirmation = new Confirmation();
@@ -30,11 +30,11 @@ const lot = new OneLot({
   mayLook,
   mayRuleFor,
   ownId,
-  // Where they are not one's own, what is beside a lot is of the same seller.
+  // For a viewer of anybody's lots, the list beside the lot shows the same seller.
   onSeller: (seller) => ownId() === null && all.open(seller),
 });
 
-/** Shows what who is signed in may look at, and nothing of what somebody else was shown. */
+/** Shows what the person who is signed in may look at, and nothing of what somebody else was shown. */
 function admit() {
   byId("confirm").close();
   lot.close();
