@@ -297,10 +297,12 @@ class _Arriving:
         """Remove what is left of it."""
         with self._lock:
             self._is_discarded = True
-            if self._file is not None:
-                self._file.close()
-            for path in (self._path, self.kept_path):
-                path.unlink(missing_ok=True)
+            try:
+                if self._file is not None:
+                    self._file.close()  # Writes what is left, which a full disk refuses.
+            finally:
+                for path in (self._path, self.kept_path):
+                    path.unlink(missing_ok=True)
 
 
 async def _in_time(pieces: AsyncIterable[bytes], slow_s: float) -> AsyncIterator[bytes]:

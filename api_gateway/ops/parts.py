@@ -113,14 +113,14 @@ async def _ask(address: PartAddress) -> Part:
         async with asyncio.timeout(WITHIN_S):
             ready, metrics = await asyncio.gather(_get(address, "/ready"), _get(address, "/metrics"))
         told = msgspec.json.decode(ready)
+        figures = {
+            FIGURES[name]: float(value) for raw, value in _LINE.findall(metrics) if (name := raw.decode()) in FIGURES
+        }
     except (OSError, TimeoutError, EOFError, ValueError, RecursionError, msgspec.DecodeError) as error:
         return Part(address.name, "unreachable", {"error": f"{type(error).__name__}: {error}".rstrip(": ")}, {})
     if not isinstance(told, dict) or not isinstance(told.get("status"), str):
         return Part(address.name, "unreachable", {"error": "its answer is not that of a part"}, {})
     details = told_of({name: value for name, value in told.items() if name not in ("status", "service")})
-    figures = {
-        FIGURES[name]: float(value) for raw, value in _LINE.findall(metrics) if (name := raw.decode()) in FIGURES
-    }
     return Part(address.name, told["status"], details, figures)
 
 

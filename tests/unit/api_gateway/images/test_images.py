@@ -28,7 +28,7 @@ from api_gateway.images.errors import (
     UploadTooSlow,
 )
 from api_gateway.images.folder import FolderStore
-from api_gateway.images.images import READERS_MAX, Images
+from api_gateway.images.images import READERS_MAX, Images, _Arriving
 from api_gateway.images.picture import Kind
 from api_gateway.images.quota import AT_ONCE_MAX, Pace, Quota
 from api_gateway.images.store import FILE_BYTES_MIN, REMOVED_MAX, Swept
@@ -212,6 +212,17 @@ async def test_places_are_not_held_by_those_who_send_nothing_or_next_to_nothing(
     await house.take(png())
     await house.is_clean()
     house.images.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
+    arriving = _Arriving(tmp_path)
+    (tmp_path / arriving.kept_path.with_suffix(".sent").name).symlink_to("/dev/full")
+    arriving.kept_path.touch()
+    arriving.write(b"x")  # It is written when the file is closed.
+    with pytest.raises(OSError, match="No space left"):
+        arriving.discard()
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_one_file_is_examined_at_a_time(house: House) -> None:

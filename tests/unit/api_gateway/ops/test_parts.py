@@ -110,6 +110,16 @@ async def test_whatever_else_it_says_it_is_not_reached(said: bytes) -> None:
     assert part.details["error"]
 
 
+async def test_a_figure_that_is_no_number_makes_it_unreachable_and_hides_no_other_part() -> None:
+    name = next(iter(parts.FIGURES))
+    good = telling(answer(200, b'{"status":"ready"}'), answer(200, f"{name} 7\n".encode()))
+    bad = telling(answer(200, b'{"status":"ready"}'), answer(200, f"{name} 1-2\n".encode()))
+    async with served(good) as one_address, served(bad) as other_address:
+        told = await Parts([one_address, other_address]).ask()
+    assert [part.status for part in told] == ["ready", "unreachable"]
+    assert "1-2" in told[1].details["error"]
+
+
 async def test_nobody_there_and_nobody_who_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "WITHIN_S", 0.2)
 
