@@ -253,15 +253,16 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             "images": image_store.run,
         }
         revoking: Revoking | None = None
+        fetched_keys = None if identity is None else identity.fetched
         if identity is not None:
             revoking = Revoking(
                 RevocationStore(redis, outbox_entries_max=settings.outbox_entries_max),
                 nats,
                 revoked,
                 on_outbox=relay.notice,
+                withdrawn=None if fetched_keys is None else fetched_keys.withdrawn,
             )
             work["revocations"] = revoking.run
-        fetched_keys = None if identity is None else identity.fetched
         if fetched_keys is not None:
             work["keys"] = fetched_keys.run
         if acknowledger is not None:

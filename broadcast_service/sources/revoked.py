@@ -35,7 +35,11 @@ class Revoked:
 
     def has(self, identity: Identity) -> bool:
         """Whether what this identity was given for is revoked."""
-        return self._known.cover_token(identity.user_id, identity.issued_s, identity.token_id)
+        if self._known.cover_token(identity.user_id, identity.issued_s, identity.token_id, identity.api_key):
+            return True
+        # Of a gateway of the version before, neither is said.
+        signer, given_s = identity.signer, identity.given_s
+        return signer is not None and given_s is not None and self._known.cover_signer(signer, given_s)
 
     async def look(self) -> None:
         """Read what is new. Raises RedisError, OSError, TimeoutError."""

@@ -1,4 +1,5 @@
-"""Which tokens are good no longer although they are not expired: all of a user until a moment, or a single one. Pure.
+"""Which tokens are good no longer although they are not expired: all of a user until a moment, a single one, or those
+that were given for an API key. And what was given for tokens whose signing key is believed no longer. Pure.
 
 What is revoked stays so: it is forgotten when no such token can be alive any more.
 """
@@ -15,9 +16,13 @@ KEPT_S: Final = 30 * 86_400
 """How long a revocation holds. Tokens must not live longer."""
 REVOCATIONS_MAX: Final = 10_000
 """That hold at one time. An issuer of whom more must be revoked changes its key."""
+KEPT_OF_KEYS_S: Final = 7_200
+"""How long that of an API key or of a signing key holds: what was given for one lives for an hour at most."""
 
 OF_USER: Final = "u:"
 OF_TOKEN: Final = "t:"
+OF_API_KEY: Final = "a:"
+OF_SIGNER: Final = "k:"
 
 
 class Revocation(NamedTuple):
@@ -28,7 +33,8 @@ class Revocation(NamedTuple):
 
 
 class Revocations:
-    """What a process knows to be revoked, by name: ``u:<user id>`` or ``t:<token id>``."""
+    """What a process knows to be revoked, by name: ``u:<user id>``, ``t:<token id>``, ``a:<id of an API key>`` or
+    ``k:<name of a signing key>``."""
 
     def __init__(self, *, leeway_s: int, now_s: Callable[[], float] = time.time) -> None:
         """``leeway_s``: by how much the issuer's clock may be ahead of that which dates revocations."""
@@ -59,17 +65,26 @@ class Revocations:
 
     def cover(self, principal: Principal) -> bool:
         """Whether the token that names this principal is revoked."""
-        return self.cover_token(principal.user_id, principal.issued_s, principal.token_id)
+        return self.cover_token(principal.user_id, principal.issued_s, principal.token_id, principal.api_key)
 
-    def cover_token(self, user_id: str, issued_s: int | None, token_id: str | None) -> bool:
+    def cover_token(self, user_id: str, issued_s: int | None, token_id: str | None, api_key: str | None = None) -> bool:
         """The same of a token, or of what was given for it."""
         if not self._known:
             return False
+        # For good, so it does not matter when the token was issued.
+        if api_key and f"{OF_API_KEY}{api_key}" in self._known:
+            return True
         if token_id and f"{OF_TOKEN}{token_id}" in self._known:
             return True
         of_user = self._known.get(f"{OF_USER}{user_id}")
         # A token that does not say when it was issued may be an old one.
         return of_user is not None and (issued_s or 0) <= of_user.at_s + self._leeway_s
+
+    def cover_signer(self, signer: str, given_s: int) -> bool:
+        """Whether the signing key of this name was withdrawn after something was given, at this Unix time, for a token
+        that it signed. A key may be believed again: what is given from then on is good."""
+        of_signer = self._known.get(f"{OF_SIGNER}{signer}")
+        return of_signer is not None and given_s <= of_signer.at_s + self._leeway_s
 
     def cover_since(self, user_id: str, since_s: float) -> bool:
         """Whether everything of this user from this Unix time is revoked: an API key that was made then."""

@@ -82,6 +82,7 @@ def list_keys(data_dir: Path, with_ended: bool, as_json: bool, **urls: str | Non
 def revoke(key_id: str, data_dir: Path, by: str | None, reason: str | None, **urls: str | None) -> None:
     """Make the key with this KEY_ID worthless.
 
-    Tokens that were given for it are good for ten minutes more; `bidding token revoke USER` ends them at once.
+    The tokens that were given for it, too, within seconds and everywhere; `bidding token revoke USER` ends those of all
+    of a user's keys.
     """
     run_worker(["api-keys", "revoke", *acting_flags(by, reason), "--", key_id], data_dir, urls)
