@@ -34,6 +34,7 @@ from api_gateway.door.rates import Rates
 from api_gateway.door.strangers import RefuseStrangers
 from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.accounts.scripts import AccountScripts
+from api_gateway.engine.accounts.turns import VoidTurns
 from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
 from api_gateway.engine.bids.cluster_replicas import open_replica_acknowledger
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts, ClusterBidScripts, open_bid_scripts
@@ -218,7 +219,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         operations = Operations(
             item_scripts,
             item_index,
-            CoveredVoids(Voids(redis, item_scripts, archive), accounts.find_credit_at_once),
+            CoveredVoids(Voids(redis, item_scripts, archive), accounts.find_credit_at_once, VoidTurns(redis)),
             archive,
             Returns(redis, archive.asking),
             on_outbox=relay.notice,
