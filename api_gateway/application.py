@@ -64,6 +64,8 @@ def build_app(settings: Settings) -> ASGIApp:
         # The functions' names: what a generated client calls its methods.
         generate_unique_id_function=attrgetter("name"),
         lifespan=lifespan,
+        # Its own redirects would name the host that the request says, and plain http: `problems` does it.
+        redirect_slashes=False,
         # The pages have one of their own, which works without other hosts.
         docs_url=None,
         redoc_url=None,

@@ -100,7 +100,7 @@ class DirectRoad:
             else:
                 context.bid_seconds.observe(perf_counter() - began_s)
                 near = permit.account.near
-                request.answer(status, JSON if near is None else _lines(near) + JSON, body)
+                request.answer(status, JSON if near is None else _lines(near.headers) + JSON, body)
 
         bid.verdict.add_done_callback(answer)
         if context.traces is not None:
@@ -118,7 +118,7 @@ class DirectRoad:
                     self._in_background(_read_absent(context, item_id, reading, request, may_open=not only_known))
                 else:
                     near = _permit_of(request).account.near
-                    request.answer(200, JSON if near is None else _lines(near) + JSON, reading.body)
+                    request.answer(200, JSON if near is None else _lines(near.headers) + JSON, reading.body)
             except BiddingError as error:
                 _refuse(request, error)
             except Exception:
@@ -245,7 +245,8 @@ def _refuse(request: DirectRequest, error: BiddingError) -> None:
 
 def _near(request: DirectRequest) -> bytes:
     """Headers that say how little the caller may still ask for; none while that is enough."""
-    return _lines(_permit_of(request).account.near or {})
+    near = _permit_of(request).account.near
+    return b"" if near is None else _lines(near.headers)
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

@@ -115,7 +115,8 @@ class HotPath:
                 context.bid_seconds.observe(perf_counter() - began_s)
                 headers = [_JSON]
                 if permit.account.near is not None:
-                    headers += [(name.encode(), value.encode()) for name, value in permit.account.near.items()]
+                    near = permit.account.near.headers
+                    headers += [(name.encode(), value.encode()) for name, value in near.items()]
             else:
                 scope["state"]["context"].rates.enter(peer_of(scope), scope["headers"])
                 status, body = 405, problem_body(405, "METHOD_NOT_ALLOWED", "a bid is placed with POST")

@@ -19,6 +19,7 @@ from api_gateway.door.foreign_pages import ForeignPages
 from api_gateway.door.rates import Rates
 from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.accounts.scripts import AccountScripts
+from api_gateway.engine.accounts.turns import VoidTurns
 from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
 from api_gateway.engine.bids.cluster_replicas import open_replica_acknowledger
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts, ClusterBidScripts, open_bid_scripts
@@ -172,7 +173,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         operations = Operations(
             item_scripts,
             item_index,
-            CoveredVoids(Voids(redis, item_scripts, archive), accounts.find_credit_at_once),
+            CoveredVoids(Voids(redis, item_scripts, archive), accounts.find_credit_at_once, VoidTurns(redis)),
             archive,
             Returns(redis, archive.asking),
             on_outbox=relay.notice,
@@ -207,15 +208,16 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             "images": image_store.run,
         }
         revoking: Revoking | None = None
+        fetched_keys = None if identity is None else identity.fetched
         if identity is not None:
             revoking = Revoking(
                 RevocationStore(redis, outbox_entries_max=settings.outbox_entries_max),
                 nats,
                 revoked,
                 on_outbox=relay.notice,
+                withdrawn=None if fetched_keys is None else fetched_keys.withdrawn,
             )
             work["revocations"] = revoking.run
-        fetched_keys = None if identity is None else identity.fetched
         if fetched_keys is not None:
             work["keys"] = fetched_keys.run
         if acknowledger is not None:

@@ -38,7 +38,7 @@ from shared.clients.nats import StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.http.connection_limits import UNLIMITED, ConnectionLimits
-from shared.http.problems import problem
+from shared.http.problems import problem, without_redirects
 from shared.http.protocols.websockets import CLOSE_GRACE_S, websocket_protocol
 from shared.http.proxies import Proxies
 from shared.http.sockets import ListeningServer, sockets_or_exit
@@ -96,19 +96,21 @@ def create_app(settings: Settings) -> Starlette:
             pool.terminate()
             await redis.aclose()
 
-    return Starlette(
-        routes=[
-            Route("/health", http.health),
-            Route("/ready", http.ready),
-            Route("/metrics", http.metrics),
-            Route("/stats/items/{item_id}", http.item_stats),
-            Route("/sse/items/{item_id:path}", sse.stream_item),
-            WebSocketRoute("/ws", watch.watch_any),
-            WebSocketRoute("/ws/items/{item_id:path}", watch.watch_item),
-        ],
-        middleware=[Middleware(http.Cors, origins=settings.origins)],
-        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
-        lifespan=lifespan,
+    return without_redirects(
+        Starlette(
+            routes=[
+                Route("/health", http.health),
+                Route("/ready", http.ready),
+                Route("/metrics", http.metrics),
+                Route("/stats/items/{item_id}", http.item_stats),
+                Route("/sse/items/{item_id:path}", sse.stream_item),
+                WebSocketRoute("/ws", watch.watch_any),
+                WebSocketRoute("/ws/items/{item_id:path}", watch.watch_item),
+            ],
+            middleware=[Middleware(http.Cors, origins=settings.origins)],
+            exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+            lifespan=lifespan,
+        )
     )
 
 

@@ -39,7 +39,7 @@ from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
 from shared.clients.nats import NatsLink, StreamSettings
 from shared.clients.postgres import open_postgres
-from shared.http.problems import problem
+from shared.http.problems import problem, without_redirects
 from shared.http.protocols.bounded import bounded_protocol
 from shared.logs import set_up_logging
 from shared.read_cache.opening import open_read_cache
@@ -123,16 +123,18 @@ def create_app(settings: Settings, cache_settings: ReadCacheSettings) -> Starlet
         async with open_context(settings, cache_settings) as context:
             yield {"context": context}
 
-    return Starlette(
-        routes=[
-            Route("/api", endpoints.get_value),
-            Route("/health", endpoints.health),
-            Route("/ready", endpoints.ready),
-            Route("/stats", endpoints.stats),
-            Route("/metrics", endpoints.metrics),
-        ],
-        exception_handlers={HTTPException: _http_error, Exception: _internal_error},
-        lifespan=lifespan,
+    return without_redirects(
+        Starlette(
+            routes=[
+                Route("/api", endpoints.get_value),
+                Route("/health", endpoints.health),
+                Route("/ready", endpoints.ready),
+                Route("/stats", endpoints.stats),
+                Route("/metrics", endpoints.metrics),
+            ],
+            exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+            lifespan=lifespan,
+        )
     )
 
 

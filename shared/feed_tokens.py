@@ -22,6 +22,9 @@ from shared.settings import EnvironmentSettings
 
 AUDIENCE: Final = "feed"
 ALGORITHM: Final = "HS256"
+_API_KEY: Final = "client_id"
+_SIGNER: Final = "signer"
+_GIVEN: Final = "given"
 LIFETIME_S: Final = 3600
 """How long a token of the gateway is valid."""
 
@@ -40,6 +43,11 @@ class Identity:
         issued_s: Unix time at which the token was issued; of a feed token that the gateway gave in exchange, that of
         the token of the caller. None where the token does not say.
         token_id: the `jti` of the token of the caller, in exchange for which it was given.
+        api_key: the id of the API key for which that token was given.
+        signer: the name of the key that signed that token; None where that key is a secret.
+        given_s: Unix time at which the gateway gave this in exchange.
+
+    A new attribute has a default: gateways and broadcasters of two versions run side by side.
     """
 
     user_id: str
@@ -47,6 +55,9 @@ class Identity:
     sees_maximum: bool = False
     issued_s: int | None = None
     token_id: str | None = None
+    api_key: str | None = None
+    signer: str | None = None
+    given_s: int | None = None
 
 
 class FeedTokenSettings(EnvironmentSettings):
@@ -77,6 +88,9 @@ def mint(secret: str, identity: Identity) -> str:
         claims["iat"] = identity.issued_s
     if identity.token_id is not None:
         claims["jti"] = identity.token_id
+    for claim, value in ((_API_KEY, identity.api_key), (_SIGNER, identity.signer), (_GIVEN, identity.given_s)):
+        if value is not None:
+            claims[claim] = value
     return jwt.encode(claims, secret, algorithm=ALGORITHM)
 
 
@@ -111,7 +125,14 @@ def check(secrets: SecretPair, token: str, *, now_s: float | None = None) -> Ide
         claims.get("maximum") is True,
         issued_s if type(issued_s) is int else None,
         token_id if isinstance(token_id, str) else None,
+        _text(claims.get(_API_KEY)),
+        _text(claims.get(_SIGNER)),
+        given_s if type(given_s := claims.get(_GIVEN)) is int else None,
     )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _claims(secrets: SecretPair, token: str) -> dict[str, Any]:

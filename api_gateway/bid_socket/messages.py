@@ -11,6 +11,7 @@ from websockets.frames import Frame, Opcode
 
 from api_gateway.contract.problems import problem_of
 from api_gateway.contract.schemas import BatchedBid, decode_body
+from api_gateway.door.rates import Near, RateLimited
 from shared.domain.errors import BiddingError
 
 ID_CHARACTERS_MAX: Final = 64
@@ -70,20 +71,34 @@ def id_in(text: str) -> Id | None:
         return None
 
 
-def answer(message_id: Id | None, status: int, body: bytes) -> bytes:
-    """The frame of an answer, ready to be written. ``body``: JSON."""
+def answer(message_id: Id | None, status: int, body: bytes, near: Near | None = None) -> bytes:
+    """The frame of an answer, ready to be written. ``body``: JSON. ``near``: how little may still be asked for, where
+    it is little."""
     shown = b"%d" % message_id if type(message_id) is int else msgspec.json.encode(message_id)
-    return _frame(b'{"type":"answer","id":%b,"status":%d,"answer":%b}' % (shown, status, body))
+    if near is None:
+        return _frame(b'{"type":"answer","id":%b,"status":%d,"answer":%b}' % (shown, status, body))
+    return _frame(b'{"type":"answer","id":%b,"status":%d,%b"answer":%b}' % (shown, status, _told(near), body))
 
 
-def refusal(message_id: Id | None, error: BiddingError) -> bytes:
+def refusal(message_id: Id | None, error: BiddingError, near: Near | None = None) -> bytes:
     """The same for a bid that could not be decided. ``retry_after``: seconds, where HTTP has a header of that name."""
     status, body, headers = problem_of(error)
+    if isinstance(error, RateLimited):
+        near = error.near
     if _RETRY_AFTER not in headers:
-        return answer(message_id, status, body)
+        return answer(message_id, status, body, near)
     shown = msgspec.json.encode(message_id)
-    told = b'{"type":"answer","id":%b,"status":%d,"retry_after":%b,"answer":%b}'
-    return _frame(told % (shown, status, headers[_RETRY_AFTER].encode(), body))
+    told = b'{"type":"answer","id":%b,"status":%d,"retry_after":%b,%b"answer":%b}'
+    limit = b"" if near is None else _told(near)
+    return _frame(told % (shown, status, headers[_RETRY_AFTER].encode(), limit, body))
+
+
+def _told(near: Near) -> bytes:
+    return b'"rate_limit":{"policy":"%b","remaining":%d,"reset_s":%d},' % (
+        near.policy.encode(),
+        near.left,
+        near.reset_s,
+    )
 
 
 def _frame(text: bytes) -> bytes:

@@ -31,6 +31,7 @@ from api_gateway.bid_socket.messages import (
     refusal,
 )
 from api_gateway.context import Context
+from api_gateway.door.rates import Near
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
@@ -88,7 +89,7 @@ class Session:
         self._answers: list[bytes] = []
         self._is_writing = False
         # Of each item that is not known yet, the bids that wait for the first one.
-        self._unknown: dict[str, deque[tuple[BidOp, float]]] = {}
+        self._unknown: dict[str, deque[tuple[BidOp, float, Near | None]]] = {}
         self._turns = asyncio.Semaphore(UNKNOWN_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors = 0.0
@@ -115,20 +116,20 @@ class Session:
             op = read_bid(text)
             if op.user_id is UNSET and self._permit.own_id is None:
                 raise InvalidInput("Object missing required field `user_id`")
-            self._permit.account.charge(1)
+            near = self._permit.account.charge(1)
         except BiddingError as error:
             self._mistake(id_in(text), error)
             return
         waiting = self._unknown.get(op.item_id)
         if waiting is not None:
-            waiting.append((op, began_s))
+            waiting.append((op, began_s, near))
             return
         exponent = self._context.items.known.get(op.item_id)
         if exponent is None:
-            self._unknown[op.item_id] = deque([(op, began_s)])
+            self._unknown[op.item_id] = deque([(op, began_s, near)])
             self._in_background(self._find(op.item_id))
             return
-        self._place(op, exponent, began_s)
+        self._place(op, exponent, began_s, near)
 
     def on_noise(self) -> None:
         """A ping, an unsolicited pong, a fragment: no bid, and yet it takes time."""
@@ -173,27 +174,27 @@ class Session:
 
     # ---------------------------------------------------------------------------------------------------------- inside
 
-    def _place(self, op: BidOp, exponent: int, began_s: float) -> None:
+    def _place(self, op: BidOp, exponent: int, began_s: float, near: Near | None) -> None:
         self._heard_s = self._clock()
         try:
             bid = SentBid.of(op, self._permit).pending(op.item_id, exponent)
             self._context.committer.place(bid)
         except BiddingError as error:
-            self._tell(refusal(op.id, error))
+            self._tell(refusal(op.id, error, near))
             return
 
         def told(verdict: PendingVerdict) -> None:
             try:
                 status, body = render(verdict.result(), op.item_id, exponent, bid.amount, bid.key)
             except ItemMissing:
-                self._in_background(self._answer_missing(op.id, bid, began_s))
+                self._in_background(self._answer_missing(op.id, bid, began_s, near))
             except BiddingError as error:
-                self._tell(refusal(op.id, error))
+                self._tell(refusal(op.id, error, near))
             except Exception:
                 self._fail(op)
             else:
                 self._context.bid_seconds.observe(perf_counter() - began_s)
-                self._tell(answer(op.id, status, body))
+                self._tell(answer(op.id, status, body, near))
 
         bid.verdict.add_done_callback(told)
 
@@ -202,13 +203,13 @@ class Session:
         waiting = self._unknown[item_id]
         try:
             while waiting:
-                op, began_s = waiting.popleft()
+                op, began_s, near = waiting.popleft()
                 exponent = self._context.items.known.get(item_id)
                 if exponent is not None:
-                    self._place(op, exponent, began_s)
+                    self._place(op, exponent, began_s, near)
                     continue
                 async with self._turns:
-                    await self._answer(op.id, began_s, self._decide(op))
+                    await self._answer(op.id, began_s, near, self._decide(op))
         finally:
             del self._unknown[item_id]
 
@@ -216,21 +217,23 @@ class Session:
         check_item_id(op.item_id)
         return await decide(self._context, op.item_id, SentBid.of(op, self._permit))
 
-    async def _answer_missing(self, message_id: Id, bid: PendingBid, began_s: float) -> None:
-        await self._answer(message_id, began_s, answer_missing(self._context.items, bid))
+    async def _answer_missing(self, message_id: Id, bid: PendingBid, began_s: float, near: Near | None) -> None:
+        await self._answer(message_id, began_s, near, answer_missing(self._context.items, bid))
 
-    async def _answer(self, message_id: Id, began_s: float, work: Coroutine[None, None, Told]) -> None:
+    async def _answer(
+        self, message_id: Id, began_s: float, near: Near | None, work: Coroutine[None, None, Told]
+    ) -> None:
         self._heard_s = self._clock()
         try:
             status, body = await work
         except BiddingError as error:
-            self._tell(refusal(message_id, error))
+            self._tell(refusal(message_id, error, near))
         except Exception:
             logger.exception("a bid over a WebSocket")
             self._tell(answer(message_id, 500, problem_body(500, ERROR_CODE, INTERNAL_ERROR_DETAIL)))
         else:
             self._context.bid_seconds.observe(perf_counter() - began_s)
-            self._tell(answer(message_id, status, body))
+            self._tell(answer(message_id, status, body, near))
 
     def _fail(self, op: BidOp) -> None:
         """Log the error and answer the bid. Call it while the exception is being handled."""

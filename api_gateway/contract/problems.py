@@ -6,6 +6,7 @@ Domain errors know no HTTP; the one table below gives them their status.
 from __future__ import annotations
 
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -92,6 +93,22 @@ def _allowed(request: Request) -> list[str]:
     return [each for method in found for each in ((method, "HEAD") if method == "GET" else (method,))]
 
 
+def _without_slash(request: Request) -> str | None:
+    """Where the request would be answered without the slash at its end; None where that is nowhere.
+
+    A path alone, and no address: behind a proxy the scheme is another one here, so that a token would go over the net
+    in the clear; and a host is whatever the request says it is.
+    """
+    path = request.scope["path"]
+    if not path.endswith("/") or path == "/" or path.startswith("//"):
+        return None
+    scope = {**request.scope, "path": path[:-1]}
+    if all(route.matches(scope)[0] is Match.NONE for route in request.app.router.routes):
+        return None
+    query = request.scope["query_string"].decode("latin-1")
+    return quote(path[:-1]) + (f"?{query}" if query else "")
+
+
 def install(app: FastAPI) -> None:
     """Every error of the application becomes a problem document."""
 
@@ -106,6 +123,8 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers = {"allow": ", ".join(_allowed(request))}
+        if error.status_code == 404 and (elsewhere := _without_slash(request)) is not None:
+            return Response(None, 307, {"location": elsewhere})
         return problem(error.status_code, code, str(error.detail), headers=headers)
 
     async def validation_error(_: Request, error: Exception) -> Response:

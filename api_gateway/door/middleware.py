@@ -93,7 +93,7 @@ def _with_near(send: Send, state: Mapping[str, Any]) -> Send:
     async def send_with_near(message: Message) -> None:
         if message["type"] == "http.response.start":
             account = state["permit"].account if "permit" in state else state["account"]
-            for name, value in (account.near or {}).items():
+            for name, value in account.near.headers.items() if account.near is not None else ():
                 MutableHeaders(scope=message).setdefault(name, value)
         await send(message)
 

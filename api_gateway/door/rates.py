@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from api_gateway.door.buckets import Buckets
 from shared.domain.errors import BiddingError
@@ -35,6 +35,28 @@ _TOLD_BYTES_MAX: Final = 256
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+class Near(NamedTuple):
+    """How little of a limit is left.
+
+    ``left``: whole units that may be asked for at once. ``reset_s``: after so many whole seconds all of it is there
+    again, if nothing is asked for meanwhile; of what was refused, as much as was asked for.
+    """
+
+    policy: str
+    rate: Rate
+    left: int
+    reset_s: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """``RateLimit`` with its policy (draft-ietf-httpapi-ratelimit-headers-10)."""
+        burst, per_s = self.rate.burst, self.rate.per_s
+        return {
+            "ratelimit-policy": f'"{self.policy}";q={int(burst)};w={math.ceil(burst / per_s)}',
+            "ratelimit": f'"{self.policy}";r={self.left};t={self.reset_s}',
+        }
+
+
 class RateLimited(BiddingError):
     """Too many requests; nothing was changed.
 
@@ -54,17 +76,14 @@ class RateLimited(BiddingError):
         )
 
     @property
+    def near(self) -> Near:
+        """That nothing is left, as far as this request goes."""
+        return Near(self.policy, self.rate, 0, self.retry_after_s)
+
+    @property
     def headers(self) -> dict[str, str]:
-        """``Retry-After``, and ``RateLimit`` with its policy (draft-ietf-httpapi-ratelimit-headers-10)."""
-        told = _told(self.policy, self.rate, 0, self.retry_after_s)
-        return {"retry-after": str(self.retry_after_s)} | told
-
-
-def _told(policy: str, rate: Rate, left: int, reset_s: int) -> dict[str, str]:
-    return {
-        "ratelimit-policy": f'"{policy}";q={int(rate.burst)};w={math.ceil(rate.burst / rate.per_s)}',
-        "ratelimit": f'"{policy}";r={left};t={reset_s}',
-    }
+        """``Retry-After``, and those of :class:`Near`."""
+        return {"retry-after": str(self.retry_after_s)} | self.near.headers
 
 
 class Account:
@@ -73,10 +92,10 @@ class Account:
     __slots__ = ("_rates", "_user_id", "address", "near")
 
     def __init__(
-        self, rates: Rates | None = None, address: str = "", user_id: str = "", near: Mapping[str, str] | None = None
+        self, rates: Rates | None = None, address: str = "", user_id: str = "", near: Near | None = None
     ) -> None:
-        """``address``: as addresses are counted; empty where it is not known. ``near``: headers that say how little is
-        left, once that is less than a quarter of what may be asked for at once; else None."""
+        """``address``: as addresses are counted; empty where it is not known. ``near``: how little is left, once that
+        is less than a quarter of what may be asked for at once; else None."""
         self._rates = rates
         self.address = address
         self._user_id = user_id
@@ -99,14 +118,17 @@ class Account:
         near = self._rates.charge_caller(user_id)
         return Account(self._rates, self.address, user_id, near or self.near)
 
-    def charge(self, units: int) -> None:
-        """Charge further units.
+    def charge(self, units: int) -> Near | None:
+        """Charge further units. Returns how little is left then, where it is little.
 
         Raises:
             RateLimited: it is too much; nothing was charged.
         """
-        if self._rates is not None and units > 0:
-            self._know(self._rates.charge(self.address, self._user_id, units))
+        if self._rates is None or units <= 0:
+            return None
+        near = self._rates.charge(self.address, self._user_id, units)
+        self._know(near)
+        return near
 
     def charge_items(self, units: int) -> None:
         """Charge items that are created in one request: to the address, and to what the caller has for them.
@@ -117,7 +139,7 @@ class Account:
         if self._rates is not None and units > 0:
             self._know(self._rates.charge(self.address, self._user_id, units, ITEMS))
 
-    def _know(self, near: Mapping[str, str] | None) -> None:
+    def _know(self, near: Near | None) -> None:
         # Without a caller, all requests of the address may share this account, so it keeps no headers.
         if near is not None and self._user_id:
             self.near = near
@@ -199,13 +221,13 @@ class Rates:
                 self._told[forwarded] = account
         return account
 
-    def charge_caller(self, user_id: str) -> Mapping[str, str] | None:
-        """Charge a caller one unit. Returns headers where little is left. Raises RateLimited."""
+    def charge_caller(self, user_id: str) -> Near | None:
+        """Charge a caller one unit. Returns how much is left where that is little. Raises RateLimited."""
         if self._callers is None or not user_id:
             return None
         return self._charge_one(CALLER, self._callers, user_id)
 
-    def _charge_one(self, policy: str, buckets: Buckets, key: str) -> Mapping[str, str] | None:
+    def _charge_one(self, policy: str, buckets: Buckets, key: str) -> Near | None:
         now_s = self._clock()
         wait_s = buckets.take_one(key, now_s)
         if not wait_s:
@@ -215,13 +237,12 @@ class Rates:
             raise RateLimited(policy, buckets.rate, wait_s)
         return self._near(policy, buckets, key, now_s)
 
-    def _near(self, policy: str, buckets: Buckets, key: str, now_s: float) -> Mapping[str, str]:
+    def _near(self, policy: str, buckets: Buckets, key: str, now_s: float) -> Near:
         left = buckets.left(key, now_s)
-        return _told(policy, buckets.rate, left, math.ceil((buckets.rate.burst - left) / buckets.rate.per_s))
+        return Near(policy, buckets.rate, left, math.ceil((buckets.rate.burst - left) / buckets.rate.per_s))
 
-    def charge(self, address: str, user_id: str, units: int, policy: str = CALLER) -> Mapping[str, str] | None:
-        """Charge an address and a caller, or its ``ITEMS``; either may be empty. See :meth:`Account.charge`. Returns
-        headers where little is left."""
+    def charge(self, address: str, user_id: str, units: int, policy: str = CALLER) -> Near | None:
+        """Charge an address and a caller, or its ``ITEMS``; either may be empty. See :meth:`Account.charge`."""
         now_s = self._clock()
         of_caller = self._items if policy == ITEMS else self._callers
         parties = ((ADDRESS, self._addresses, address), (policy, of_caller, user_id))

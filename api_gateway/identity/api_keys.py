@@ -76,7 +76,8 @@ class ApiKeys:
             logger.info("the API key %s of %s was made with %s_ALSO", key_id, row["user_id"], self._secrets.name)
         self._secrets.note(secret)
         roles = [role.value for role in Role if role.value in row["roles"]]
-        return Given(self._signer.sign(row["user_id"], roles, ttl_s=ttl_s), row["user_id"], ttl_s)
+        token = self._signer.sign(row["user_id"], roles, ttl_s=ttl_s, api_key=key_id)
+        return Given(token, row["user_id"], ttl_s)
 
     def _made_with(self, text: str) -> tuple[str, str]:
         """The secret with which a key was made, and the key's id."""

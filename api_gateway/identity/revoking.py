@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from shared.clients.nats import Client, NatsLink
 from shared.domain.errors import OutcomeUnknown
 from shared.identity.errors import TooManyRevocations
-from shared.identity.revocations import OF_TOKEN, OF_USER, Revocations
+from shared.identity.revocations import KEPT_OF_KEYS_S, OF_SIGNER, OF_TOKEN, OF_USER, Revocations
 from shared.names import REVOKED_SUBJECT
 from shared.pacing.seldom import Seldom
 from shared.redis_layout.keys import REVOCATIONS_KEY, shard_of_key
@@ -52,9 +52,16 @@ class Revoking:
         known: Revocations,
         *,
         on_outbox: Callable[[str], None] = lambda shard: None,
+        withdrawn: set[str] | None = None,
     ) -> None:
-        """``on_outbox(shard)`` is called where there is something for the archive."""
+        """
+        Args:
+            on_outbox: called with a shard where there is something for the archive.
+            withdrawn: names of signing keys that this gateway believes no longer, and has to tell the others of; taken
+                from it when that is done.
+        """
         self.known = known
+        self._withdrawn = set() if withdrawn is None else withdrawn
         self._on_outbox = on_outbox
         self._store = store
         self._link = link
@@ -111,12 +118,31 @@ class Revoking:
             epoch = await self._store.epoch()
         self._epoch = epoch
 
+    async def tell_withdrawn(self) -> None:
+        """Tell broadcasters, which have no keys, that what was given for tokens of these keys is good no longer. Each
+        gateway does, as each finds out for itself, and may have given something until then.
+
+        Raises:
+            RedisError, OSError, TimeoutError: Redis cannot be asked; they are told the next time.
+        """
+        for name in list(self._withdrawn):
+            # Before it is told: a key may come back, and be withdrawn again, meanwhile.
+            self._withdrawn.discard(name)
+            try:
+                await self._store.revoke(f"{OF_SIGNER}{name}", kept_s=KEPT_OF_KEYS_S)
+            except TooManyRevocations as error:
+                logger.error("sessions of the feed outlive a signing key that was withdrawn: %s", error)
+            except (RedisError, OSError, TimeoutError):
+                self._withdrawn.add(name)
+                raise
+
     async def run(self) -> None:
         """Look again and again, until cancelled."""
         while True:
             self._is_news.clear()
             try:
                 await self._listen()
+                await self.tell_withdrawn()
                 await self.look()
             except (RedisError, OSError, TimeoutError) as error:
                 # The revocations that are known go on to hold.

@@ -102,11 +102,24 @@ class RulingMade(msgspec.Struct):
     at: Instant
 
 
+class RetiredLog(msgspec.Struct):
+    """Where the bids of a retired item, and what was done to it, can be read: in its export alone."""
+
+    export: Annotated[str, Meta(description="Its name in the operator's bucket or folder.")]
+    head: Annotated[str, Meta(description="The hash of the last event, in hex.")]
+    bids: Count
+    retired_at: Instant
+
+
 class AuditPage(msgspec.Struct):
     """Operations on one item, and rulings on its bidders, each newest first."""
 
     operations: list[Operation]
     rulings: list[RulingMade]
+    retired: Annotated[
+        RetiredLog | None,
+        Meta(description="Of a retired item: where its operations are told, of which none are here."),
+    ] = None
 
 
 class RulingsPage(msgspec.Struct):

@@ -100,7 +100,7 @@ async def get_verdict(
         return problem(404, "KEY_NOT_FOUND", "no verdict is kept under this key; send the bid with this key")
     exponent, asked = exponent_of(item.terms.currency), amount_of(stored.fingerprint)
     _, body = render(stored.line, item_id, exponent, asked, key)
-    return Response(body, media_type="application/json")
+    return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
 
 
 async def _secured(request: Request, item_id: str) -> None:

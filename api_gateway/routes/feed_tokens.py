@@ -20,6 +20,7 @@ from shared.clients.redis import told_of
 from shared.domain.errors import InvalidInput, Overloaded, Unavailable
 from shared.feed_tokens import LIFETIME_S, Identity, mint
 from shared.http.problems import problem
+from shared.identity.jwks import name_of_key
 from shared.identity.tickets import TICKET_S, give_ticket
 from shared.timefmt import to_rfc3339
 
@@ -108,13 +109,23 @@ async def _identity(request: Request, context: Context) -> Identity | None:
     user_id = permit.user(None if body.user_id is msgspec.UNSET else body.user_id, "user_id")
     if user_id is None or not names.is_user_id(user_id):
         raise InvalidInput(USER_ID_RULE)
-    expires_s = int(time.time()) + LIFETIME_S
+    now_s = int(time.time())
     if permit.principal is None:
-        return Identity(user_id, expires_s)
+        return Identity(user_id, now_s + LIFETIME_S)
     # It ends no later than the caller's token. Only a caller who is surely the bidder is told the maximum.
     principal = permit.principal
-    expires_s = min(expires_s, principal.expires_s)
-    return Identity(user_id, expires_s, True, principal.issued_s, principal.token_id)
+    expires_s = min(now_s + LIFETIME_S, principal.expires_s)
+    vouching = principal.vouching
+    return Identity(
+        user_id,
+        expires_s,
+        sees_maximum=True,
+        issued_s=principal.issued_s,
+        token_id=principal.token_id,
+        api_key=principal.api_key or None,
+        signer=None if vouching is None else name_of_key(vouching.key) or None,
+        given_s=now_s,
+    )
 
 
 def _secret(content: bytes) -> Response:

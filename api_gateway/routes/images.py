@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import BinaryIO, Final
 
 import msgspec
@@ -61,7 +62,7 @@ async def upload_image(request: Request) -> Response:
         uploader = context_of(request).rates.address(peer_of(request.scope), request.scope["headers"])
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
-        uploaded = await context_of(request).images.take(request.stream(), media_type, uploader)
+        uploaded = await context_of(request).images.take(_whole_file(request), media_type, uploader)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it
     answer = ImageAnswer(
@@ -72,6 +73,19 @@ async def upload_image(request: Request) -> Response:
         height=uploaded.height,
     )
     return Response(msgspec.json.encode(answer), 201, {"location": uploaded.url}, "application/json")
+
+
+async def _whole_file(request: Request) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Raises:
+        ClientDisconnect: it breaks off.
+        Unauthenticated, KeysAway: its sender is not believed any more when all of it is there.
+    """
+    async for piece in request.stream():
+        yield piece
+    # It may have taken a minute, and only now is the file to be kept.
+    context_of(request).access.check_again(permit_of(request))
 
 
 async def image_file(request: Request) -> Response:

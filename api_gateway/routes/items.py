@@ -143,13 +143,14 @@ async def list_items(
     return await page_of_items(request, Wish(status, sort, cursor or None, limit))
 
 
-async def page_of_items(request: Request, wish: Wish) -> Response:
-    """A page, charged to whoever asks for it. Raises what :meth:`Listing.page` does, and RateLimited."""
+async def page_of_items(request: Request, wish: Wish, headers: dict[str, str] | None = None) -> Response:
+    """A page, charged to whoever asks for it. Raises what :meth:`Listing.page` does, and RateLimited. ``headers``: of
+    the answer, beside the usual ones."""
     context, account = context_of(request), permit_of(request).account
     # One unit was charged for the request.
     account.charge(-(-wish.limit // ITEMS_PER_UNIT) - 1)
     payer = account.payer or context.rates.address(peer_of(request.scope), request.headers.raw)
-    return InPieces(await context.listing.page(wish, payer), media_type="application/json")
+    return InPieces(await context.listing.page(wish, payer), headers=headers, media_type="application/json")
 
 
 @router.get(

@@ -24,6 +24,7 @@ from api_gateway.ops.overview import (
     Operation,
     Overview,
     Part,
+    RetiredLog,
     RulingMade,
     RulingsPage,
 )
@@ -128,15 +129,15 @@ async def get_acts(request: Request, before: Before = None, limit: Limit = 50) -
     summary="Who operated the item",
     responses={
         200: {"description": "Operations, newest first", "content": json_content(AuditPage)},
-        **{status: {} for status in (410, 422, 503)},
+        **{status: {} for status in (422, 503)},
     },
 )
 async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) -> Response:
     """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, as they are archived: who did
     it, and why.
 
-    410 HISTORY_RETIRED: what was done to it is in the item's export alone, which the answer names; what was ruled on
-    its bidders is in the table `rulings` alone.
+    Of a retired item `retired` names the export, which alone has what was done to it; what was ruled on its bidders is
+    told as before.
     """
     context: Context = context_of(request)
     operations = [
@@ -152,10 +153,12 @@ async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) ->
         )
         for row in await context.archive.operations(checked_item_id(item_id), limit)
     ]
-    if (retired := await context.archive.retired(item_id)) is not None:
-        raise retired.error(item_id)
-    rulings = await context.archive.rulings_on_item(item_id, limit)
-    return _told(AuditPage(operations, [_ruling(row) for row in rulings]))
+    rulings = [_ruling(row) for row in await context.archive.rulings_on_item(item_id, limit)]
+    if (retired := await context.archive.retired(item_id)) is None:
+        return _told(AuditPage(operations, rulings))
+    # Of what was done to it a part may have been read before it was gone.
+    at = to_rfc3339(retired.retired_at)
+    return _told(AuditPage([], rulings, RetiredLog(retired.export, retired.head, retired.bids, at)))
 
 
 @router.get(

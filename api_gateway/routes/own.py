@@ -17,7 +17,7 @@ from api_gateway.own.schemas import BidOnItem, OwnBidsPage, WatchedAnswer, Watch
 from api_gateway.own.watch_lists import LIST_ITEMS_MAX
 from api_gateway.reads.listing import Wish
 from api_gateway.routes.items import ItemIdPath, Limit, page_of_items
-from api_gateway.routes.ruling_requests import SellerIdPath, as_json, own_seller
+from api_gateway.routes.ruling_requests import PRIVATE, SellerIdPath, as_json, own_seller
 from shared.archive_reads.history import PAGE_DEFAULT
 from shared.domain.auction import Status
 from shared.timefmt import to_rfc3339
@@ -25,7 +25,6 @@ from shared.timefmt import to_rfc3339
 router = APIRouter(prefix="/api/v1", tags=["own"])
 
 _WATCHED: Final = "/me/watch-list/{item_id}"
-_PRIVATE: Final = {"cache-control": "no-store"}
 _UNITS_OF_LIST: Final = 5
 """How many units a caller is charged for reading a watch list: a full one takes PostgreSQL some 1.5 ms."""
 
@@ -60,7 +59,7 @@ async def get_watch_list(request: Request) -> Response:
     permit_of(request).account.charge(_UNITS_OF_LIST - 1)
     watched = await context_of(request).watch_lists.read(user_id)
     items = [WatchedItem(each.item_id, to_rfc3339(each.since_us)) for each in watched]
-    return as_json(WatchListAnswer(items, LIST_ITEMS_MAX), _PRIVATE)
+    return as_json(WatchListAnswer(items, LIST_ITEMS_MAX))
 
 
 @router.put(
@@ -72,7 +71,7 @@ async def watch_item(request: Request, item_id: ItemIdPath) -> Response:
     # An item that does not exist must take no room on a list.
     await context.items.find(checked_item_id(item_id), may_open=False)
     await context.watch_lists.add(user_id, item_id)
-    return as_json(WatchedAnswer(item_id, True), _PRIVATE)
+    return as_json(WatchedAnswer(item_id, True))
 
 
 @router.delete(
@@ -84,7 +83,7 @@ async def unwatch_item(request: Request, item_id: ItemIdPath) -> Response:
     """Take an item off the caller's watch list. A repetition changes nothing."""
     user_id = _caller(request)
     await context_of(request).watch_lists.remove(user_id, checked_item_id(item_id))
-    return as_json(WatchedAnswer(item_id, False), _PRIVATE)
+    return as_json(WatchedAnswer(item_id, False))
 
 
 @router.get(
@@ -107,7 +106,7 @@ async def list_own_bids(request: Request, cursor: Cursor = None, limit: Limit = 
     asking, user_id = context_of(request).archive.asking, _caller(request)
     page = await bid_on(asking, user_id, cursor=cursor or None, limit=limit)
     items = [BidOnItem(each.item_id, to_rfc3339(each.at_us)) for each in page.items]
-    return as_json(OwnBidsPage(items, page.next_cursor), _PRIVATE)
+    return as_json(OwnBidsPage(items, page.next_cursor))
 
 
 @router.get(
@@ -139,4 +138,4 @@ async def list_items_of_seller(
     auditors anybody's. A new item appears within half a second, and otherwise a page is as that of all items.
     """
     wish = Wish(status, "newest", cursor or None, limit, own_seller(request, seller_id))
-    return await page_of_items(request, wish)
+    return await page_of_items(request, wish, PRIVATE)

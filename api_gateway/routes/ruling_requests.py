@@ -16,6 +16,9 @@ from shared import names
 from shared.domain.errors import InvalidInput
 from shared.identity.errors import Forbidden
 
+PRIVATE: Final = {"cache-control": "no-store"}
+"""Headers of what is told to its caller, and not to whoever signs in later at the same browser."""
+
 _ruling_decoder: Final = msgspec.json.Decoder(RulingBody)
 _REASON_MAX: Final = 500
 _CURSOR_MAX: Final = 2**64
@@ -50,8 +53,9 @@ def docs(answer: type[msgspec.Struct], *problems: int, body: dict[str, Any] | No
     return told
 
 
-def as_json(content: msgspec.Struct, headers: dict[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(content), headers=headers, media_type="application/json")
+def as_json(content: msgspec.Struct) -> Response:
+    """For who asked: no cache may keep it."""
+    return Response(msgspec.json.encode(content), headers=PRIVATE, media_type="application/json")
 
 
 def check_user(user_id: str) -> None:

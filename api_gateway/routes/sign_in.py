@@ -89,9 +89,10 @@ async def make_sign_in_code(request: Request) -> Response:
 )
 async def sign_in(request: Request) -> Response:
     """The token that was put under a code. It is told once."""
+    context = context_of(request)
     code = decode_body(_decoder, await request.body(), '{"code": "…"}').code
     try:
-        [token] = await take_once(context_of(request).redis, _KIND, [code]) if is_secret(code) else [None]
+        [token] = await take_once(context.redis, _KIND, [code]) if is_secret(code) else [None]
     except (RedisError, OSError, TimeoutError) as error:
         raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
     if isinstance(token, Exception):
@@ -99,6 +100,8 @@ async def sign_in(request: Request) -> Response:
     if token is None:
         detail = "the link is unknown, was used, or is older than two minutes; ask for a new one"
         return problem(404, "CODE_NOT_FOUND", detail)
+    if not context.access.may_believe(token):
+        return problem(404, "CODE_NOT_FOUND", "the sign-in behind the link has ended or was revoked; sign in anew")
     return _secret(SignInAnswer(token.decode("ascii")), 201)
 
 

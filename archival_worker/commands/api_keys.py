@@ -11,14 +11,19 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 import click
+from redis.exceptions import RedisError
 
 from archival_worker.commands.acting import acting
 from archival_worker.settings import Settings
 from archival_worker.store.acts import Actor, record
 from shared import names
 from shared.clients.postgres import open_postgres
+from shared.clients.redis import open_redis, told_of
 from shared.identity.api_keys import KEY_ID_PATTERN, KEYS_MAX, ApiKeySettings, make_key
+from shared.identity.errors import TooManyRevocations
+from shared.identity.revocations import KEPT_OF_KEYS_S, OF_API_KEY
 from shared.identity.tokens import Role
+from shared.redis_layout.revocations import RevocationStore
 from shared.settings import settings_or_exit
 from shared.timefmt import from_datetime, to_rfc3339
 
@@ -36,6 +41,8 @@ _INSERT: Final = """
 _LIST: Final = f"""
     SELECT key_id, name, user_id, roles, created_at, expires_at, revoked_at FROM api_keys
     WHERE $1 OR {_ALIVE} ORDER BY created_at DESC, key_id LIMIT {_LISTED_MAX}"""
+_ENDED_LATELY: Final = "SELECT revoked_at > now() - interval '1 hour' FROM api_keys WHERE key_id = $1"
+_REDIS_TIMEOUT_S: Final = 10.0
 _REVOKE: Final = "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL RETURNING user_id"
 
 
@@ -117,21 +124,39 @@ def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
 @acting
 @click.pass_obj
 def revoke(settings: Settings, key_id: str, *, actor: Actor) -> None:
-    """Revoke the key with this KEY_ID. Tokens that were given for it stay valid for up to ten minutes."""
+    """Revoke the key with this KEY_ID and the tokens that were given for it, within seconds and everywhere."""
     if re.fullmatch(KEY_ID_PATTERN, key_id) is None:
         raise click.ClickException("A key's id has 12 letters and digits: it stands behind bk_ in the key.")
 
-    async def write(pool: asyncpg.Pool) -> str | None:
+    async def write(pool: asyncpg.Pool) -> tuple[bool, bool]:
+        """Whether it was revoked now, and whether tokens for it may be alive."""
         async with pool.acquire() as connection, connection.transaction():
-            found: str | None = await connection.fetchval(_REVOKE, key_id)
-            if found is not None:
+            is_new = await connection.fetchval(_REVOKE, key_id) is not None
+            if is_new:
                 await record(connection, "revoke_api_key", key_id, actor)
-        return found
+            # Also of one that was revoked before: that may have been told to nobody.
+            return is_new, bool(await connection.fetchval(_ENDED_LATELY, key_id))
 
-    user = _with_archive(settings, write)
-    if user is None:
+    is_new, may_live = _with_archive(settings, write)
+    if may_live:
+        try:
+            asyncio.run(_end_tokens(settings, key_id))
+        except (RedisError, OSError, TimeoutError, TooManyRevocations) as error:
+            why = f"{told_of(error)}. Run it again, or wait: they live for ten minutes."
+            raise click.ClickException(
+                f"The key {key_id} is revoked, and the tokens that were given for it are not: {why}"
+            ) from error
+    if not is_new:
         raise click.ClickException(f"There is no key {key_id}, or it is revoked already.")
-    click.echo(f"The key {key_id} is revoked. `bidding token revoke {user}` ends the tokens that it was given, too.")
+    click.echo(f"The key {key_id} is revoked, and so are the tokens that were given for it.")
+
+
+async def _end_tokens(settings: Settings, key_id: str) -> None:
+    redis = open_redis(settings.redis_url, timeout_s=_REDIS_TIMEOUT_S, connections_max=1)
+    try:
+        await RevocationStore(redis).revoke(f"{OF_API_KEY}{key_id}", kept_s=KEPT_OF_KEYS_S)
+    finally:
+        await redis.aclose()
 
 
 def _shown(value: Any) -> Any:

@@ -102,7 +102,7 @@ class PrivateChannel:
     def authenticate(self, connection: Connection, identity: Identity) -> None:
         """Tell this bidder's standings until the token expires. A later token replaces an earlier one."""
         self.leave(connection)
-        if self._is_revoked(identity):
+        if identity.expires_s <= time.time() or self._is_revoked(identity):
             # Not left to the next `expire`: a viewer that repeats it would be told standings all the time.
             _tell_expired(connection)
             return

@@ -34,8 +34,12 @@ class Revoked:
         self._epoch: str | None = None
 
     def has(self, identity: Identity) -> bool:
-        """Whether the token or ticket of this identity is revoked."""
-        return self._known.cover_token(identity.user_id, identity.issued_s, identity.token_id)
+        """Whether the token or ticket of this identity is revoked, or the key behind it."""
+        if self._known.cover_token(identity.user_id, identity.issued_s, identity.token_id, identity.api_key):
+            return True
+        # A gateway of the version before says neither.
+        signer, given_s = identity.signer, identity.given_s
+        return signer is not None and given_s is not None and self._known.cover_signer(signer, given_s)
 
     async def look(self) -> None:
         """Read what is new. Raises RedisError, OSError, TimeoutError."""

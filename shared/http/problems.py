@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from starlette.applications import Starlette
 from starlette.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -54,3 +55,10 @@ def problem(
 ) -> Response:
     """The whole answer, for ordinary routes."""
     return Response(problem_body(status, code, detail, **members), status, headers, MEDIA_TYPE)
+
+
+def without_redirects(app: Starlette) -> Starlette:
+    """The same application; a path with a slash too many is 404. A redirect of its own would name the host that a
+    request says."""
+    app.router.redirect_slashes = False
+    return app

@@ -27,6 +27,7 @@ _ALPHABET: Final = string.ascii_letters + string.digits
 _RANDOM_CHARACTERS: Final = 43
 """Characters of 256 random bits."""
 _TAG_CHARACTERS: Final = 16
+_KEY_ID: Final = re.compile(KEY_ID_PATTERN)
 _KEY: Final = re.compile(rf"bk_({KEY_ID_PATTERN})_([A-Za-z0-9]{{{_RANDOM_CHARACTERS}}})([0-9a-f]{{{_TAG_CHARACTERS}}})")
 
 
@@ -63,6 +64,11 @@ def make_key(secret: str) -> NewKey:
     random = "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM_CHARACTERS))
     text = f"bk_{key_id}_{random}{_tag(secret, key_id, random)}"
     return NewKey(key_id, text, digest_of(secret, text))
+
+
+def is_key_id(text: str) -> bool:
+    """Whether it has the form of a key's id."""
+    return _KEY_ID.fullmatch(text) is not None
 
 
 def id_of(secret: str, text: str) -> str | None:

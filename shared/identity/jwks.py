@@ -7,6 +7,7 @@ So each kind of key has its algorithm here, and a token of another one finds no 
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any, Final
 
 import jwt
@@ -44,12 +45,26 @@ class KeySet:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def names(self) -> frozenset[str]:
+        """Of each key what it is called here; see :func:`name_of_key`."""
+        return frozenset(name_of_key(key) for key in self._keys.values())
+
     def find(self, kid: str | None, algorithm: str) -> Any | None:
         """The key of this id and algorithm. Where the token names no id, the only key of the algorithm, if it is."""
         if kid is not None:
             return self._keys.get((kid, algorithm))
         of_algorithm = [key for (_, pinned), key in self._keys.items() if pinned == algorithm]
         return of_algorithm[0] if len(of_algorithm) == 1 else None
+
+
+def name_of_key(key: Any) -> str:
+    """What a public key is called where others are told that it is believed no longer. It follows from the key, and not
+    from its id, which an issuer may give to another one. Empty for a secret: no digest of one leaves the process."""
+    if not has_crypto or not hasattr(key, "public_bytes"):
+        return ""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()[:32]
 
 
 def parse_jwks(document: bytes) -> KeySet:

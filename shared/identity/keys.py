@@ -112,6 +112,8 @@ class FetchedKeys:
         self._fetched_s = -math.inf
         self._wanted = asyncio.Event()
         self._version = 0
+        self.withdrawn: set[str] = set()
+        """Names of keys that were believed and are no longer, for who tells others of it, and takes them from here."""
         self.fetches_total = 0
         self.trouble: str | None = "the keys of tokens are not fetched yet"
         """Why the latest fetch failed, or what is wrong with the keys; None where all is well."""
@@ -167,6 +169,8 @@ class FetchedKeys:
             return
         # A key that is not published any more is withdrawn, also where none is left.
         if keys != self._keys:
+            self.withdrawn |= self._keys.names()
+            self.withdrawn -= keys.names()
             self._keys = keys
             self._version += 1
         self._fetched_s = self._now_s()

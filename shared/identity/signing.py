@@ -13,6 +13,7 @@ from jwt.algorithms import ECAlgorithm, has_crypto
 
 from shared.identity.jwks import NO_CRYPTO, KeySet
 from shared.identity.keys import Keys
+from shared.identity.tokens import CLIENT_CLAIM
 
 _ES256: Final = "ES256"
 
@@ -32,10 +33,11 @@ class Signer:
         self._issuer = issuer
         self._audience = audience
 
-    def sign(self, user_id: str, roles: Iterable[str], *, ttl_s: int) -> str:
-        """A token that says for ``ttl_s`` seconds that its bearer is this user, of these roles."""
+    def sign(self, user_id: str, roles: Iterable[str], *, ttl_s: int, api_key: str = "") -> str:
+        """A token that says for ``ttl_s`` seconds that its bearer is this user, of these roles. ``api_key``: the id of
+        the key for which it is given; empty for none."""
         now_s = int(time.time())
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self._issuer,
             "aud": self._audience,
             "sub": user_id,
@@ -44,6 +46,8 @@ class Signer:
             "exp": now_s + ttl_s,
             "jti": secrets.token_urlsafe(12),
         }
+        if api_key:
+            claims[CLIENT_CLAIM] = api_key
         return jwt.encode(claims, self._key(), algorithm=self._algorithm, headers=self._headers)
 
 

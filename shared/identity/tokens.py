@@ -11,10 +11,13 @@ from typing import Any, Final, NamedTuple
 import jwt
 
 from shared import names
+from shared.identity.api_keys import is_key_id
 from shared.identity.errors import KeysAway, Unauthenticated
 from shared.identity.keys import Keys
 
 ROLES_CLAIM: Final = "roles"
+CLIENT_CLAIM: Final = "client_id"
+"""The id of the API key for which the platform gave a token (RFC 8693, section 4.3). Others may use it otherwise."""
 _EXPIRES_MAX_S: Final = 253_402_300_799
 """The end of the year 9999, the latest that RFC 3339 can express."""
 _NOT_VALID: Final = "the token is not valid"
@@ -47,6 +50,7 @@ class Principal:
         expires_s: Unix time until which the token is valid. issued_s: Unix time at which it was issued; 0 where it does
         not say.
         token_id: its ``jti``; empty where it has none.
+        api_key: the id of the API key for which it was given; empty where it was given for none.
         vouching: what it was signed with; None where nobody has asked for a signature.
     """
 
@@ -55,6 +59,7 @@ class Principal:
     expires_s: int
     issued_s: int = 0
     token_id: str = ""
+    api_key: str = ""
     # Not compared, since it says nothing about who the principal is. Not shown, since the key may be a secret.
     vouching: Vouching | None = field(default=None, compare=False, repr=False)
 
@@ -159,4 +164,7 @@ def _principal(claims: dict[str, Any], vouching: Vouching) -> Principal:
         raise Unauthenticated(f"{_NOT_VALID}: its jti is not a text")
     # PyJWT has seen that it is a number, and not ahead.
     issued_s = int(claims.get("iat", 0))
-    return Principal(user_id, known, int(min(expires_s, _EXPIRES_MAX_S)), issued_s, token_id, vouching)
+    # What else an issuer may say there is nothing to anybody here.
+    client = claims.get(CLIENT_CLAIM)
+    api_key = client if isinstance(client, str) and is_key_id(client) else ""
+    return Principal(user_id, known, int(min(expires_s, _EXPIRES_MAX_S)), issued_s, token_id, api_key, vouching)

@@ -92,6 +92,11 @@ def account_key(user_id: str, currency: str) -> str:
     return f"{{{shard_of(user_id)}}}:account:{user_id}|{currency}"
 
 
+def turn_key(user_id: str, currency: str) -> str:
+    """String that expires, beside the account: a void seeks credit of it, and bids do not meanwhile."""
+    return f"{account_key(user_id, currency)}|turn"
+
+
 def deadlines_key(shard: str) -> str:
     """Sorted set: item ids, scored by the microsecond of their next transition (opening or end)."""
     return f"{{{shard}}}:deadlines"

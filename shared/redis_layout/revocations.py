@@ -57,14 +57,15 @@ class RevocationStore:
         self._outbox_entries_max = outbox_entries_max
         self._script = Script.read(Path(__file__).parent / "lua" / "revoke.lua")
 
-    async def revoke(self, name: str, why: Why | None = None) -> Revoked:
-        """Revoke what has this name, until now, and tell the archive why in the same step.
+    async def revoke(self, name: str, why: Why | None = None, *, kept_s: int = KEPT_S) -> Revoked:
+        """Revoke what has this name, until now, and tell the archive why in the same step. ``kept_s``: how long that
+        holds.
 
         Raises:
             TooManyRevocations: there are as many as there may be; nothing was changed.
         """
-        at_s, n = await self._run([name], why)
-        return Revoked(Revocation(int(at_s), int(at_s) + KEPT_S), n > 0)
+        at_s, n = await self._run([name], why, kept_s)
+        return Revoked(Revocation(int(at_s), int(at_s) + kept_s), n > 0)
 
     async def put_back(self, known: Mapping[str, Revocation]) -> None:
         """Write these again into a Redis that was wiped and has lost them. Those that it has stay as they are."""
@@ -86,10 +87,10 @@ class RevocationStore:
                 found[_text(name)] = Revocation(int(match[1]), int(match[2]))
         return found
 
-    async def _run(self, names: Sequence[str], why: Why | None = None) -> tuple[str, int]:
+    async def _run(self, names: Sequence[str], why: Why | None = None, kept_s: int = KEPT_S) -> tuple[str, int]:
         told = "" if why is None else msgspec.json.encode(why).decode()
         # The epoch is a field too.
-        bounds = (KEPT_S, REVOCATIONS_MAX + 1)
+        bounds = (kept_s, REVOCATIONS_MAX + 1)
         arguments: list[str | int] = [
             secrets.token_hex(8),
             *bounds,

@@ -11,8 +11,10 @@ import yaml  # type: ignore[import-untyped]
 
 from api_gateway.bid_socket.messages import CLOSE_CODES, BidOp, answer, read_bid, refusal
 from api_gateway.bid_socket.session import ERRORS_MAX, IDLE_S, IN_FLIGHT_MAX, STALLED_S, UNKNOWN_AT_ONCE
+from api_gateway.door.rates import CALLER, Near, RateLimited
 from api_gateway.hot_path import BID_BYTES_MAX
 from shared.domain.errors import InvalidInput, OutcomeUnknown
+from shared.pacing.buckets import Rate
 from tests.documents.asyncapi import PATH, AsyncApi
 
 DOCS = PATH.parent
@@ -47,6 +49,19 @@ def test_ids_come_back_as_they_were(api: AsyncApi, message_id: int | str) -> Non
         told = json.loads(frame[2 if frame[1] < 126 else 4 :])
         assert api.names_of(told) == ["answer"], api.why_not(told)
         assert told["id"] in (message_id, None)
+
+
+def test_what_is_left_is_told_where_it_is_little(api: AsyncApi) -> None:
+    near = Near(CALLER, Rate(per_s=2, burst=20), left=4, reset_s=8)
+    for frame, left, reset_s in (
+        (answer(1, 201, b"{}", near), 4, 8),
+        (refusal(1, OutcomeUnknown(), near), 4, 8),
+        (refusal(1, RateLimited(CALLER, near.rate, 2.5)), 0, 3),
+    ):
+        told = json.loads(frame[2 if frame[1] < 126 else 4 :])
+        assert api.names_of(told) == ["answer"], api.why_not(told)
+        assert told["rate_limit"] == {"policy": "caller", "remaining": left, "reset_s": reset_s}
+    assert b"rate_limit" not in answer(1, 201, b"{}") + refusal(1, OutcomeUnknown())
 
 
 @pytest.mark.parametrize("message_id", [-1, 2**53, "", "x" * 65, None, 1.5, True])

@@ -102,23 +102,30 @@ class Accounts:
             Unavailable: it cannot be told now.
         """
         async with self._turns:
-            return await self.find_credit_at_once(item_id, user_id, currency, need)
+            return await self._found(item_id, user_id, currency, need, is_void=False)
 
     async def find_credit_at_once(self, item_id: str, user_id: str, currency: str, need: int) -> bool:
-        """The same, without waiting for bids that seek credit: for an operator. Raises Unavailable."""
+        """The same for a void: without waiting for bids that seek credit, and also in a turn of its own
+        (:mod:`api_gateway.engine.accounts.turns`), in which they get none. Raises Unavailable."""
+        return await self._found(item_id, user_id, currency, need, is_void=True)
+
+    async def _found(self, item_id: str, user_id: str, currency: str, need: int, *, is_void: bool) -> bool:
         try:
-            return await self._find_credit(names.shard_of(item_id), user_id, currency, need)
+            return await self._find_credit(names.shard_of(item_id), user_id, currency, need, is_void=is_void)
         except (RedisError, OSError, TimeoutError) as error:
             raise Unavailable(f"Redis cannot be asked: {told_of(error)}") from error
 
-    async def _find_credit(self, shard: str, user_id: str, currency: str, need: int) -> bool:
+    async def _find_credit(self, shard: str, user_id: str, currency: str, need: int, *, is_void: bool = False) -> bool:
         others_asked = was_old = was_admitted = False
         for _ in range(_ROUNDS):
-            [part] = await self._scripts.in_shards(user_id, currency, [shard])
+            part, is_turn_of_void = await self._scripts.in_shard(user_id, currency, shard)
             if part.epoch is None:
                 raise ShardLost("this item is being rebuilt; try again later", retry_after_s=5)
             if part.lease is None or part.lease.granted is None:
                 return True
+            if is_turn_of_void and not is_void:
+                # Asked in each round: who had looked before the void took its turn is in its way once, and no more.
+                raise Unavailable("the bidder's account is needed for a bid that is being struck; try again")
             if not part.is_counted:
                 await self.open(user_id, currency, known=part.lease.generation)
                 continue

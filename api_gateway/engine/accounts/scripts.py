@@ -16,7 +16,7 @@ from shared.clients.cluster.search import every_key
 from shared.domain.errors import ShardLost, TooManyRulings, Unavailable
 from shared.redis_layout.accounts import Lease, name_of
 from shared.redis_layout.cursors import ask_fields
-from shared.redis_layout.keys import account_key, credit_key, cursors_key, outbox_key, spreading_key
+from shared.redis_layout.keys import account_key, credit_key, cursors_key, outbox_key, spreading_key, turn_key
 from shared.redis_layout.rulings import RULED_MAX, home_of, house_of
 from shared.redis_layout.scripts import Call, Script
 
@@ -140,18 +140,19 @@ class AccountScripts:
 
     async def in_shards(self, user_id: str, currency: str, shards: Sequence[str]) -> list[InShard]:
         """A bidder's part of these shards; each of one moment."""
-        name = name_of(user_id, currency)
         pipeline = self._redis.pipeline(transaction=False)
         for shard in shards:
-            pipeline.hmget(credit_key(shard), [f"u:{name}", f"l:{name}", f"c:{name}"])
-            ask_fields(pipeline, shard, "epoch", "admission")
+            _ask_shard(pipeline, shard, name_of(user_id, currency))
         answers = await pipeline.execute()
-        found: list[InShard] = []
-        for (used, lease, mark), (epoch, admission) in zip(answers[::2], answers[1::2], strict=True):
-            known = None if lease is None else Lease.decode(lease)
-            number = None if epoch is None else int(epoch)
-            found.append(InShard(number, int(used or 0), known, mark is None, (admission or b"").decode()))
-        return found
+        return [_in_shard(*told) for told in zip(answers[::2], answers[1::2], strict=True)]
+
+    async def in_shard(self, user_id: str, currency: str, shard: str) -> tuple[InShard, bool]:
+        """A bidder's part of one shard, and whether a void has its turn at the account."""
+        pipeline = self._redis.pipeline(transaction=False)
+        _ask_shard(pipeline, shard, name_of(user_id, currency))
+        pipeline.exists(turn_key(user_id, currency))
+        of_bidder, of_shard, turns = await pipeline.execute()
+        return _in_shard(of_bidder, of_shard), bool(turns)
 
     async def begin(self, user_id: str, currency: str, account: Account) -> Begun:
         """Tell all shards of the account's generation. :meth:`counted` takes the marks away, after
@@ -282,6 +283,18 @@ class AccountScripts:
         """Note what is to be done with an account, if it is of this generation."""
         keys = [account_key(user_id, currency), spreading_key(home_of(user_id))]
         await self._recount.run(self._redis, keys, [name_of(user_id, currency), generation, what])
+
+
+def _ask_shard(pipeline: Any, shard: str, name: str) -> None:
+    pipeline.hmget(credit_key(shard), [f"u:{name}", f"l:{name}", f"c:{name}"])
+    ask_fields(pipeline, shard, "epoch", "admission")
+
+
+def _in_shard(of_bidder: Sequence[bytes | None], of_shard: Sequence[bytes | None]) -> InShard:
+    (used, lease, mark), (epoch, admission) = of_bidder, of_shard
+    known = None if lease is None else Lease.decode(lease)
+    number = None if epoch is None else int(epoch)
+    return InShard(number, int(used or 0), known, mark is None, (admission or b"").decode())
 
 
 def _number_of(generation: str) -> tuple[int, int]:

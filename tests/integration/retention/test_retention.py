@@ -72,6 +72,44 @@ async def test_without_remove_it_is_only_said_what_would_be_done(old: Old) -> No
     await old.auction.evicted("dry-in-redis")
 
 
+async def test_who_ruled_on_bidders_is_told_of_an_item_that_has_left_and_of_a_retired_one(old: Old) -> None:
+    item, at = "ruled", "/api/v1/items/ruled/bidders"
+    await old.house.create(item, approval_required=True, buy_now_price=50)
+    for who, what, body in (
+        ("ann", "approval", {"reason": "known to the house", "by": "olga"}),
+        ("eve", "block", {"reason": "did not pay", "by": "olga"}),
+        ("ann", "limit", {"amount": 500, "reason": "no deposit", "by": "sam"}),
+    ):
+        assert (await old.house.http.put(f"{at}/{who}/{what}", json=body)).status_code == 200
+    await old.house.operate(f"{item}/pause")
+    await old.house.operate(f"{item}/resume")
+    await old.house.accepted(item, "ann", "ruled-ann", amount=50)
+    await old.auction.exported(item)
+    status, there = await old.get(f"{item}/audit")
+    assert (status, there["retired"]) == (200, None)
+    assert [each["type"] for each in there["operations"]] == ["resumed", "paused"]
+    members = ("ruling", "user_id", "amount", "by", "reason")
+    assert [tuple(each[member] for member in members) for each in there["rulings"]] == [
+        ("limit", "ann", 500, "sam", "no deposit"),
+        ("block", "eve", None, "olga", "did not pay"),
+        ("approve", "ann", None, "olga", "known to the house"),
+    ]
+    who_may = await old.get(f"{item}/bidders")
+    await old.auction.evicted(item)
+    assert await old.get(f"{item}/audit") == (200, there)
+    assert await old.get(f"{item}/bidders") == who_may
+    await old.age(item)
+    code, text = await old.retention("--remove")
+    assert (code, (await old.states())[item]) == (0, "retired"), text
+    key = str((await old.export_of(item)).relative_to(old.exports))
+    status, told = await old.get(f"{item}/audit")
+    assert (status, told["rulings"], told["operations"]) == (200, there["rulings"], [])
+    assert (told["retired"]["export"], told["retired"]["bids"], len(told["retired"]["head"])) == (key, 1, 64)
+    assert told["retired"]["retired_at"].endswith("Z")
+    assert await old.get(f"{item}/bidders") == who_may
+    assert await old.get("never-was/audit") == (200, {"operations": [], "rulings": [], "retired": None})
+
+
 async def test_a_retired_item_is_told_as_before_and_where_its_bids_are(old: Old) -> None:
     item = "told"
     end = datetime.now(UTC) + timedelta(minutes=30)
@@ -94,7 +132,7 @@ async def test_a_retired_item_is_told_as_before_and_where_its_bids_are(old: Old)
     assert (await old.house.http.get("/api/v1/items", params={"status": "sold", "limit": 200})).json() == listed
 
     key = str((await old.export_of(item)).relative_to(old.exports))
-    for path in ("bids", "bids?limit=1", "named-bids", "audit"):
+    for path in ("bids", "bids?limit=1", "named-bids"):
         status, told = await old.get(f"{item}/{path}")
         assert (status, told["code"], told["export"]) == (410, "HISTORY_RETIRED", key), path
         assert (told["bids"], len(told["head"])) == (2, 64)

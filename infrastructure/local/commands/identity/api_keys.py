@@ -82,6 +82,7 @@ def list_keys(data_dir: Path, with_ended: bool, as_json: bool, **urls: str | Non
 def revoke(key_id: str, data_dir: Path, by: str | None, reason: str | None, **urls: str | None) -> None:
     """Revoke the key with this KEY_ID.
 
-    Tokens that were given for it stay valid for up to ten minutes; `bidding token revoke USER` ends them at once.
+    It ends the tokens that were given for it, too, within seconds and everywhere. `bidding token revoke USER` ends
+    those of all keys of a user.
     """
     run_worker(["api-keys", "revoke", *acting_flags(by, reason), "--", key_id], data_dir, urls)

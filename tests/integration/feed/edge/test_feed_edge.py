@@ -47,6 +47,12 @@ async def next_of(viewer: ClientConnection, kind: str) -> Json:
                 return frame
 
 
+async def test_nobody_is_sent_to_the_host_that_a_request_names(feed_stack: Stack) -> None:
+    for path in ("/health/", "/ready/", "/stats/items/lot/"):
+        answer = await http_get(feed_stack, path, host="evil.example")
+        assert (answer.status_code, answer.headers.get("location")) == (404, None), path
+
+
 # ------------------------------------------------------------------------------------------------- heartbeats
 
 

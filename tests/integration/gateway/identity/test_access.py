@@ -211,6 +211,9 @@ async def test_every_cell(callers: Callers, call: str, role: Role | None) -> Non
     answer = await callers.call(WHO[role], role, method, path, body)
     if NOBODY in TABLE[call] or role in TABLE[call]:
         assert answer.status_code == status, answer.text
+        if method == "GET" and NOBODY not in TABLE[call]:
+            # Nor by the browser's, where somebody else signs in next.
+            assert answer.headers.get("cache-control") == "no-store", "what is told to its caller is kept by no cache"
         if call in TOGETHER:
             assert answer.json()["results"][0]["status"] == 201, answer.text
         if call == "require_approval":  # nobody in the other tests is approved
@@ -271,6 +274,55 @@ async def test_own_is_not_another_s(callers: Callers, call: str, role: Role) -> 
         assert (answer.status_code, told["status"], told["answer"]["code"]) == (status, 403, "FORBIDDEN")
     else:
         assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN"), answer.text
+
+
+async def test_a_slash_too_many_leads_to_a_path_and_to_no_host(callers: Callers) -> None:
+    """The host is whatever a request says, and behind a proxy the scheme is another one: the token would go there."""
+    for path, leads_to in (
+        ("/items/lot/", "/items/lot"),
+        ("/ops/?x=1&y=%20", "/ops?x=1&y=%20"),
+        ("/api/v1/ops/acts/", "/api/v1/ops/acts"),
+    ):
+        answer = await callers.http.get(path, headers={"host": "evil.example"})
+        assert (answer.status_code, answer.headers["location"]) == (307, leads_to)
+    for path in ("//evil.example/", "/nothing/", "/items/lot//", "/api/v1/"):
+        answer = await callers.http.get(f"{str(callers.http.base_url).rstrip('/')}{path}")
+        assert (answer.status_code, answer.headers.get("location")) == (404, None), path
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "body"),
+    [
+        ("/api/v1/images", "image/png", png()),
+        ("/api/v1/feed-ticket", "application/json", b"{}"),
+        ("/api/v1/items:batch", "application/json", b'{"items":[{"name":"late"}]}'),
+        (f"{ITEMS}/none/pause", "application/json", b'{"reason":"late"}'),
+    ],
+    ids=["image", "ticket", "batch", "operation"],
+)
+async def test_who_is_revoked_while_the_body_is_held_back_is_refused(
+    callers: Callers, path: str, media_type: str, body: bytes
+) -> None:
+    user = f"late-{secrets.token_hex(4)}"
+
+    async def held_back() -> AsyncIterator[bytes]:
+        yield body[:-1]
+        done = await callers.call("oda", Role.OPERATOR, "POST", "/api/v1/revocations", {"user_id": user})
+        assert done.status_code == 201
+        yield body[-1:]
+
+    headers = {"authorization": f"Bearer {callers.token(user, *Role)}", "content-type": media_type}
+    headers["content-length"] = str(len(body))
+    answer = await callers.http.post(path, content=held_back(), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
+
+
+async def test_a_link_of_somebody_who_was_revoked_signs_nobody_in(callers: Callers) -> None:
+    made = await callers.call("vic", Role.BIDDER, "POST", "/api/v1/sign-in-code")
+    done = await callers.call("oda", Role.OPERATOR, "POST", "/api/v1/revocations", {"user_id": "vic"})
+    assert (made.status_code, done.status_code) == (201, 201)
+    refused = await callers.http.post("/api/v1/sign-in", json={"code": made.json()["code"]})
+    assert (refused.status_code, refused.json()["code"], "token" in refused.json()) == (404, "CODE_NOT_FOUND", False)
 
 
 async def test_a_name_that_is_left_out_is_the_caller_s(callers: Callers, stack: Stack) -> None:

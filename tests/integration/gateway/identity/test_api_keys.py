@@ -35,8 +35,12 @@ class House:
 
     async def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = (sys.executable, "-P", "-m", "infrastructure.local.cli", "api-keys", *arguments)
-        where = ("--data-dir", str(self.stack.data_dir), "--postgres-url", self.stack.urls.postgres_url)
-        return await asyncio.to_thread(subprocess.run, [*command, *where], capture_output=True, text=True, timeout=60)
+        urls = self.stack.urls
+        where = ("--postgres-url", urls.postgres_url, "--redis-url", urls.redis_url)
+        place = ("--data-dir", str(self.stack.data_dir))
+        return await asyncio.to_thread(
+            subprocess.run, [*command, *place, *where], capture_output=True, text=True, timeout=60
+        )
 
     async def new_key(self, *arguments: str, user: str = "house", role: str = "seller") -> str:
         done = await self.command("create", "A service", "--user", user, "--role", role, *arguments)

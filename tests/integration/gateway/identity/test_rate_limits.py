@@ -173,6 +173,16 @@ async def test_bids_over_a_websocket(clients: Clients) -> None:
     limited = [each for each in answers if each["status"] == 429]
     # The request that opened it was one unit.
     assert 9 <= len(limited) <= 11
+    assert "rate_limit" not in answers[0], "more than a quarter is left"
+    taken = [each for each in answers if each["status"] == 201]
+    near = [each["rate_limit"] for each in taken if "rate_limit" in each]
+    # Of ten at once: those that leave two, one and none, beside what a second brings back meanwhile.
+    assert len(near) >= 3, "it may slow down before anything is refused"
+    for each in near:
+        assert (each["policy"], each["remaining"] <= 2) == ("caller", True)
+        assert 8 <= each["reset_s"] <= 10
+    assert {(each["rate_limit"]["policy"], each["rate_limit"]["remaining"]) for each in limited} == {("caller", 0)}
+    assert all(each["rate_limit"]["reset_s"] == each["retry_after"] for each in limited)
     assert {each["answer"]["code"] for each in limited} == {"RATE_LIMITED"}
     assert all(each["retry_after"] >= 1 for each in limited)
     read = await clients.http.get(f"{ITEMS}/{item_id}", headers={"x-forwarded-for": "10.0.0.4"})

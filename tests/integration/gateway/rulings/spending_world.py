@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from api_gateway.engine.accounts.accounts import Accounts
 from api_gateway.engine.accounts.scripts import AccountScripts
+from api_gateway.engine.accounts.turns import VoidTurns
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.covered_voids import CoveredVoids
 from api_gateway.engine.bids.scripts import BidScripts, Decided
@@ -50,7 +51,8 @@ class House:
         self.accounts = self.gateways[0]
         self.items = ItemScripts(self.redis, limits)
         nobody: Any = None  # nobody here has so many bids that the archive would be asked
-        self.voids = CoveredVoids(Voids(self.redis, self.items, nobody), self.accounts.find_credit_at_once)
+        voids = Voids(self.redis, self.items, nobody)
+        self.voids = CoveredVoids(voids, self.accounts.find_credit_at_once, VoidTurns(self.redis))
         self.bids = BidScripts(self.redis, limits, timeout_s=TIMEOUT_S)
         self.numbers = self.runs = 0
 

@@ -7,8 +7,9 @@ import math
 import pytest
 
 from api_gateway.contract.problems import problem_of
-from api_gateway.door.rates import ADDRESS, CALLER, FREE, ITEMS, RateLimited, Rates
+from api_gateway.door.rates import ADDRESS, CALLER, FREE, ITEMS, Near, RateLimited, Rates
 from shared.http.proxies import Proxies
+from shared.pacing.buckets import Rate
 
 
 class Clock:
@@ -80,17 +81,20 @@ def test_who_has_used_most_is_told_before_anything_is_refused() -> None:
     rates = rates_of(clock, per_caller=2, per_address=1_000)
     told = [rates.enter("192.0.2.1", []).of("ann").near for _ in range(20)]
     assert told[:15] == [None] * 15
-    assert [near and near["ratelimit"] for near in told[15:]] == [
+    assert [near and near.headers["ratelimit"] for near in told[15:]] == [
         f'"caller";r={left};t={math.ceil((20 - left) / 2)}' for left in (4, 3, 2, 1, 0)
     ]
-    assert told[15] == {"ratelimit-policy": '"caller";q=20;w=10', "ratelimit": '"caller";r=4;t=8'}
+    assert told[15] is not None
+    assert told[15].headers == {"ratelimit-policy": '"caller";q=20;w=10', "ratelimit": '"caller";r=4;t=8'}
     assert rates.enter("192.0.2.1", []).of("bob").near is None
     clock.now_s += 5
     assert rates.enter("192.0.2.1", []).of("ann").near is None
     batch = rates.enter("192.0.2.1", []).of("bob")
     batch.charge(15)
     assert batch.near is not None
-    assert batch.near["ratelimit"] == '"caller";r=4;t=8'
+    assert batch.near.headers["ratelimit"] == '"caller";r=4;t=8'
+    assert batch.charge(0) is None
+    assert batch.charge(1) == batch.near == Near(CALLER, Rate(2, 20), left=3, reset_s=9)
 
 
 def test_items_of_batches_have_a_bucket_of_their_own() -> None:

@@ -25,7 +25,7 @@ class Store:
         self.reads = 0
         self.is_away = self.is_full = False
 
-    async def revoke(self, name: str, why: Why) -> Revoked:
+    async def revoke(self, name: str, why: Why | None = None, *, kept_s: int = 0) -> Revoked:
         if self.is_away:
             raise TimeoutError
         if self.is_full:
@@ -70,6 +70,18 @@ async def test_what_redis_loses_before_anybody_has_looked_is_given_back() -> Non
     await there.look()
     assert set(store.kept) == {"u:ann"}
     assert set(there.known.lasting) == {"u:ann"}
+
+
+async def test_a_withdrawn_key_is_told_until_redis_has_it() -> None:
+    store, withdrawn = Store(), {"f00"}
+    here = Revoking(cast(Any, store), Link(), Revocations(leeway_s=0), withdrawn=withdrawn)
+    store.is_away = True
+    with pytest.raises(TimeoutError):
+        await here.tell_withdrawn()
+    assert withdrawn == {"f00"}
+    store.is_away = False
+    await here.tell_withdrawn()
+    assert (set(store.kept), withdrawn) == ({"k:f00"}, set())
 
 
 async def test_only_what_is_new_is_read() -> None:

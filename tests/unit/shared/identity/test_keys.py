@@ -14,6 +14,7 @@ import pytest
 
 from shared.identity.errors import KeysAway, Unauthenticated
 from shared.identity.fetch import FetchFailed, checked_url, fetch
+from shared.identity.jwks import name_of_key
 from shared.identity.keys import KEPT_S, FetchedKeys
 from shared.identity.principals import Principals
 from shared.identity.settings import IdentitySettings, identity_of
@@ -95,6 +96,24 @@ async def test_a_new_key_is_found_when_a_token_names_it() -> None:
 
         await eventually(is_found)
         assert keys.version == before + 1
+
+
+async def test_keys_that_are_withdrawn_are_kept_for_who_tells_others() -> None:
+    issuer = Issuer()
+    async with running(issuer, refresh_s=0.1) as keys:
+        await eventually(lambda: keys.trouble is None)
+        name = name_of_key(keys.find("one", "ES256")[0])
+        assert (len(name), keys.withdrawn) == (32, set())
+        issuer.answer = TWO
+        await eventually(lambda: keys.version == 2)
+        assert keys.withdrawn == set(), "one has come, and none is gone"
+        issuer.answer = b'{"keys": []}'
+        await eventually(lambda: keys.version == 3)
+        assert (len(keys.withdrawn), name in keys.withdrawn) == (2, True)
+        issuer.answer = ONE
+        await eventually(lambda: keys.version == 4)
+        assert name not in keys.withdrawn, "it is believed again"
+    assert name_of_key("s" * 32) == "", "of a secret there is no digest"
 
 
 async def test_a_flood_of_unknown_keys_costs_a_fetch_now_and_then() -> None:

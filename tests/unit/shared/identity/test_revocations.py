@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from shared.identity import revocations as module
@@ -47,6 +49,21 @@ def test_one_token() -> None:
     # The name of a user is none of a token.
     assert not known(t_ann=Revocation(100, 5_000)).cover(issued(1))
     assert not known(u_x1=Revocation(100, 5_000)).cover(issued(1, token_id="x1"))
+
+
+def test_all_tokens_of_an_api_key_whenever_they_were_issued() -> None:
+    revocations = known(a_abcdefghijkl=Revocation(100, 5_000))
+    of_key = Principal("ann", frozenset(), 2_000, 400, "", "abcdefghijkl")
+    assert revocations.cover(of_key)
+    assert not revocations.cover(replace(of_key, api_key="abcdefghijkm"))
+    assert not revocations.cover(issued(7, user_id="abcdefghijkl", token_id="abcdefghijkl"))
+
+
+def test_what_was_given_before_a_signing_key_was_withdrawn() -> None:
+    revocations = known(leeway_s=30, k_f00=Revocation(100, 5_000))
+    assert revocations.cover_signer("f00", 130)
+    assert not revocations.cover_signer("f00", 131), "it is believed again"
+    assert not revocations.cover_signer("f01", 1)
 
 
 def test_a_later_one_holds_and_an_earlier_one_takes_nothing_back() -> None:

@@ -181,16 +181,13 @@ export class Lot {
   async #read() {
     const id = this.#id;
     this.#readMs = performance.now();
-    try {
-      const [page, audit] = await Promise.all([namedBids(id, BIDS_MAX), auditOf(id, AUDIT_MAX)]);
-      if (id !== this.#id) return;
-      this.#bids = page.bids;
-      setText(byId("bids-note"), page.partial ? "Older bids cannot be read at the moment." : "");
-      this.#drawBids();
-      this.#drawAudit(audit);
-    } catch (error) {
-      if (id === this.#id) setText(byId("bids-note"), `The bids could not be read. ${sentence(error.message)}`);
-    }
+    // Each for itself: of a lot whose bids are in its export alone, what was ruled on its bidders can still be read.
+    const [page, audit] = await Promise.allSettled([namedBids(id, BIDS_MAX), auditOf(id, AUDIT_MAX)]);
+    if (id !== this.#id) return;
+    if (page.status === "fulfilled") this.#bids = page.value.bids;
+    setText(byId("bids-note"), noteOf(page, audit));
+    this.#drawBids();
+    if (audit.status === "fulfilled") this.#drawAudit(audit.value);
     this.draw();
   }
 
@@ -307,6 +304,13 @@ export class Lot {
       ),
     );
   }
+}
+
+/** What is to be said beside the bids, from how reading them and the audit has ended. */
+function noteOf(page, audit) {
+  if (page.status === "rejected") return `The bids could not be read. ${sentence(page.reason.message)}`;
+  if (audit.status === "rejected") return `What was done could not be read. ${sentence(audit.reason.message)}`;
+  return page.value.partial ? "Older bids cannot be read at the moment." : "";
 }
 
 function doneText(type, moved) {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import nullcontext
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, cast
 
@@ -207,7 +208,7 @@ class LackingScripts(BusyScripts):
         return 17
 
 
-@pytest.mark.parametrize(("times", "error"), [(5, None), (9, Unavailable)])
+@pytest.mark.parametrize(("times", "error"), [(5, None), (19, Unavailable)])
 async def test_the_bids_are_counted_once_while_the_credit_for_a_lead_is_sought(
     times: int, error: type[Exception] | None
 ) -> None:
@@ -222,8 +223,19 @@ async def test_the_bids_are_counted_once_while_the_credit_for_a_lead_is_sought(
         return (item_id, user_id, currency, need) == ("lot", "ann", "USD", 5)
 
     with nullcontext() if error is None else pytest.raises(error):
-        assert await CoveredVoids(known, find_credit).strike("lot", "of-bob", reason="", by="") == 17
+        assert (
+            await CoveredVoids(known, find_credit, cast(Any, NoOthers())).strike("lot", "of-bob", reason="", by="")
+            == 17
+        )
     assert [bool(count) for count in scripts.counts] == [False] + [True] * (len(scripts.counts) - 1)
+
+
+class NoOthers:
+    """Nobody else strikes a bid."""
+
+    @asynccontextmanager
+    async def turn_of(self, user_id: str, currency: str) -> AsyncIterator[float]:
+        yield math.inf
 
 
 class WholeArchive:
