@@ -83,7 +83,7 @@ async def test_an_operator_rules_on_bidders_of_a_lot_with_the_keyboard_alone(
 
     # From the bid itself; nothing is done without a reason.
     await press(oda, "#bids", "Block bob, who bid $20.00")
-    await oda.sees("#confirm-words", "Bids that were accepted stand")
+    await oda.sees("#confirm-words", "Accepted bids stand")
     await oda.sees("#reason-label", "nobody else is told")
     await oda.at("#confirm-yes").press("Enter")
     await oda.sees("#reason-error", "Please give a reason")
