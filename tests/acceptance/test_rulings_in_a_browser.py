@@ -203,7 +203,7 @@ async def test_what_is_refused_is_said_in_the_question(known: GuardedHouse, lane
     # Bounds, a lost shard and a lost role cannot be had here at will; so the answers are the gateway's, and made up.
     told = [
         (409, "TOO_MANY_RULINGS", "something was ruled on 100000 bidders already", "Nothing was changed."),
-        (503, "UNAVAILABLE", "it does not hold everywhere yet", "What was decided gets everywhere by itself"),
+        (503, "UNAVAILABLE", "it does not hold everywhere yet", "The decision reaches all lots by itself"),
         (403, "FORBIDDEN", "this needs the role operator", "Sign in as somebody who may rule on bidders."),
     ]
     pattern = re.compile("/bidders/eve/block$")
