@@ -27,8 +27,8 @@ def acting(command: Command) -> Command:
     def with_actor(*arguments: Any, by: str | None, reason: str, **options: Any) -> Any:
         return command(*arguments, actor=_actor(by, reason), **options)
 
-    said = click.option("--reason", default="", help="Why, for the record: `acts`.")(with_actor)
-    named = click.option("--by", metavar="USER", help="Who does it, for the record; by default the user who runs this.")
+    said = click.option("--reason", default="", help="The reason, for the record: `acts`.")(with_actor)
+    named = click.option("--by", metavar="USER", help="Who does this, for the record; by default you.")
     return cast(Command, named(said))
 
 

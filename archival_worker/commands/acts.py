@@ -23,9 +23,11 @@ _TIMEOUT_S: Final = 30.0
 
 
 @click.command("acts")
-@click.option("--limit", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True, help="How many to show.")
+@click.option(
+    "--limit", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True, help="The most acts to show."
+)
 @click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Show acts before this one: the next page.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def acts(settings: Settings, limit: int, before: int | None, as_json: bool) -> None:
     """Show what operators did to the platform, newest first: who, when, why.

@@ -53,20 +53,20 @@ def api_keys() -> None:
 
 @api_keys.command("create")
 @click.argument("name")
-@click.option("--user", required=True, help="In whose name the service acts.")
+@click.option("--user", required=True, help="The user in whose name the service acts.")
 @click.option(
     "--role",
     "roles",
     multiple=True,
     required=True,
     type=click.Choice([role.value for role in Role]),
-    help="A role that the service has.",
+    help="The role of the service; may be given several times.",
 )
-@click.option("--days", type=click.IntRange(1, _DAYS_MAX), help="After so many days the key expires.")
+@click.option("--days", type=click.IntRange(1, _DAYS_MAX), help="Days until the key expires.")
 @acting
 @click.pass_obj
 def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], days: int | None, *, actor: Actor) -> None:
-    """Make a key for the service called NAME. It is shown only this once."""
+    """Make a key for the service called NAME. The key is shown only once."""
     secrets = settings_or_exit(ApiKeySettings).api_key_secrets
     if not secrets:
         raise click.ClickException("API_KEY_SECRET is not set: the gateways and this command need the same one.")
@@ -90,8 +90,8 @@ def create(settings: Settings, name: str, user: str, roles: tuple[str, ...], day
 
 
 @api_keys.command("list")
-@click.option("--all", "with_ended", is_flag=True, help="Include keys that are revoked or expired.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--all", "with_ended", is_flag=True, help="Also show revoked and expired keys.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def list_keys(settings: Settings, with_ended: bool, as_json: bool) -> None:
     """Show the keys, newest first. Replace those that are marked so: they were made with a former API_KEY_SECRET."""

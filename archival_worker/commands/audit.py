@@ -48,7 +48,7 @@ def sink_of(settings: Settings) -> Iterator[ReadableSink | None]:
 
 @click.command("audit")
 @click.argument("item_id")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def audit(settings: Settings, item_id: str, as_json: bool) -> None:
     """Recompute the chain of ITEM_ID from PostgreSQL; of a retired item from its export. Exit code 0: it fits, 1: it
@@ -65,7 +65,7 @@ def audit(settings: Settings, item_id: str, as_json: bool) -> None:
 
 @click.command("verify-export")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def verify_export(file: Path, as_json: bool) -> None:
     """Check an exported FILE; needs no server. Exit code 0: it fits, 1: it does not, 2: it is no export."""
     try:

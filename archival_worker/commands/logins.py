@@ -61,7 +61,7 @@ async def make_logins(url: str, settings: LoginSettings) -> list[str]:
 @click.command("login")
 @click.argument("account", type=click.Choice([account.value for account in Account]))
 @click.argument("user")
-@click.option("--remove", is_flag=True, help="Remove it, and end its connections.")
+@click.option("--remove", is_flag=True, help="Remove the login, and end its connections.")
 @click.pass_obj
 def login(settings: Settings, account: str, user: str, remove: bool) -> None:
     """Let USER into PostgreSQL with the rights of ACCOUNT, with the password in LOGIN_PASSWORD.

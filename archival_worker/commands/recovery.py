@@ -51,7 +51,7 @@ async def _opened_archive(settings: Settings) -> AsyncIterator[Archive]:
 
 
 @click.command("recover")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what the command would do, and change nothing.")
 @click.option(
     "--settle-s",
     type=click.FloatRange(min=0),
@@ -59,7 +59,7 @@ async def _opened_archive(settings: Settings) -> AsyncIterator[Archive]:
     show_default=True,
     help="Seconds to wait for events that a gateway read from the old Redis and still publishes.",
 )
-@click.option("--without-stream", is_flag=True, help="Do without NATS: what was not archived does not come back.")
+@click.option("--without-stream", is_flag=True, help="Do without NATS: events that were not archived do not come back.")
 @click.option(
     "--whole-stream",
     is_flag=True,
@@ -69,7 +69,7 @@ async def _opened_archive(settings: Settings) -> AsyncIterator[Archive]:
     "--item",
     "item_id",
     metavar="ID",
-    help="An item that Redis has lost while the rest of its shard lives: closes the shard and rebuilds all of it.",
+    help="An item that Redis has lost although its shard exists: close this shard and rebuild all of it.",
 )
 @acting
 @click.pass_obj
@@ -162,7 +162,7 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @click.option("--all", "with_stored", is_flag=True, help="Include those that a retry has settled.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def list_letters(settings: Settings, with_stored: bool, as_json: bool) -> None:
     """Show the dead letters, oldest first."""
@@ -175,7 +175,7 @@ def list_letters(settings: Settings, with_stored: bool, as_json: bool) -> None:
 
 @dead_letters.command("retry")
 @click.argument("ids", nargs=-1, type=click.IntRange(min=1))
-@click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
+@click.option("--all", "every", is_flag=True, help="Retry all that are not settled yet.")
 @acting
 @click.pass_obj
 def retry_letters(settings: Settings, ids: tuple[int, ...], every: bool, *, actor: Actor) -> None:

@@ -52,10 +52,14 @@ class Age(click.ParamType[float]):
 
 
 @click.command("retention")
-@click.option("--older-than", "older_than_s", type=Age(), required=True, help="How long ago items ended, say 400d.")
-@click.option("--remove", is_flag=True, help="Do it. Without this, only say what would be done.")
-@click.option("--items-max", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="In one run.")
-@click.option("--by", "actor", default="operator", show_default=True, help="Who says so, for the record.")
+@click.option(
+    "--older-than", "older_than_s", type=Age(), required=True, help="Least time since the end of an item, such as 400d."
+)
+@click.option("--remove", is_flag=True, help="Remove the bids. Without this, only say what would be removed.")
+@click.option(
+    "--items-max", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="Most in a run."
+)
+@click.option("--by", "actor", default="operator", show_default=True, help="Who retires them, for the record.")
 @click.pass_obj
 def retention(settings: Settings, older_than_s: float, remove: bool, items_max: int, actor: str) -> None:
     """Retire items that were over long ago: from then on their logs are in their exports alone.
@@ -63,7 +67,7 @@ def retention(settings: Settings, older_than_s: float, remove: bool, items_max: 
     An item stays as long as Redis has it, or if its export cannot be read back, or does not fit. The services go on
     meanwhile. If this is stopped or killed, run it again.
 
-    Exit codes: 0 done, 1 items stay whose export or log is not as it should be, 3 nothing was done.
+    Exit codes: 0 done, 1 items stay because their export or log is wrong, 3 nothing was done.
     """
     if not names.is_user_id(actor):
         raise click.BadParameter("1 to 64 characters of A-Z a-z 0-9 _ . @ -", param_hint="--by")

@@ -306,16 +306,16 @@ async def _show_progress(tally: Tally, auctions: int) -> None:
     epilog=examples("bidding replay data/auctions.csv --mode proxy --reserve-misses"),
 )
 @click.argument("path", type=click.Path(path_type=Path, exists=True, dir_okay=False, readable=True))
-@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="plain", help="How maxima are bid.")
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), default="plain", help="How to bid maxima.")
 @click.option(
     "--gateway-url",
     envvar="GATEWAY_URL",
     show_envvar=True,
     callback=http_url,
-    help="The platform; else the one that is up here.",
+    help="The platform; by default the one that is up here.",
 )
-@click.option("--concurrency", type=click.IntRange(1, 500), default=32, help="Auctions side by side.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many auctions.")
+@click.option("--concurrency", type=click.IntRange(1, 500), default=32, help="Auctions at the same time.")
+@click.option("--limit", type=click.IntRange(min=1), help="Replay only this many auctions.")
 @click.option(
     "--reserve-misses",
     is_flag=True,

@@ -82,13 +82,15 @@ class _Run:
 @data_dir_option
 @click.option("--report", "report_path", type=click.Path(path_type=Path, dir_okay=False), help="File for the report.")
 @click.option("--archive-stall", type=click.FloatRange(1, 3_600), default=30.0, help="Seconds the archive may stall.")
-@click.option("--allow-unknown", is_flag=True, help="Requests without an answer are no failure (runs with faults).")
+@click.option(
+    "--allow-unknown", is_flag=True, help="Do not count requests without an answer as failures (runs with faults)."
+)
 @click.option(
     "--cloudwatch-namespace",
     envvar="METRICS_CLOUDWATCH_NAMESPACE",
     show_envvar=True,
     default="",
-    help="Show what CloudWatch was told under this namespace.",
+    help="Show the metrics of this CloudWatch namespace.",
 )
 @click.option("--cloudwatch-wait", type=click.FloatRange(0, 600), default=75.0, help="Seconds to wait for it.")
 def main(

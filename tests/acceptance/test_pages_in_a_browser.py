@@ -202,7 +202,7 @@ async def test_the_clock_is_the_servers_and_a_late_bid_extends(house: House, str
         await person.sees("#extended", "Extended by 5 minutes. The bidding now closes at")
         await expect(person.at("#end")).to_have_attribute("data-pace", "soon")
         await has_the_right_time(house, person, "globe")
-        await person.sees("#end-first", "It was first to close on")
+        await person.sees("#end-first", "It was first scheduled to close on")
 
 
 async def test_what_operators_do_is_shown_with_its_reason(house: House, street: Street) -> None:

@@ -40,7 +40,7 @@ def data_dir_option(command: Command) -> Command:
         show_default=True,
         show_envvar=True,
         type=click.Path(file_okay=False, path_type=Path),
-        help="Where everything is kept.",
+        help="The folder that keeps all data.",
     )(command)
 
 

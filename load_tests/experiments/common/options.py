@@ -19,14 +19,14 @@ _STEPS_MAX = 50
 def place_options(command: Command) -> Command:
     """Where to run, and where to write. The values arrive as the keyword arguments that :func:`asked_from` takes."""
     for option in (
-        click.option("--yes", is_flag=True, help="Load may leave this machine, to the target that is named."),
+        click.option("--yes", is_flag=True, help="Send load to the named target on another machine without asking."),
         click.option(
             "--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the result (JSON). [a new one]"
         ),
         data_dir_option,
-        click.option("--private", is_flag=True, help="A private stack for this run, whatever is up."),
-        click.option("--aws", is_flag=True, help="The target is on AWS: for the report."),
-        click.option("--compose", is_flag=True, help="The compose stack on this machine."),
+        click.option("--private", is_flag=True, help="Use a private stack for this run, even if a platform is up."),
+        click.option("--aws", is_flag=True, help="Say in the report that the target is on AWS."),
+        click.option("--compose", is_flag=True, help="Use the compose stack on this machine."),
         click.option("--postgres-url", envvar="POSTGRES_URL", help="PostgreSQL of the target, for the proof."),
         click.option("--nats-url", envvar="NATS_URL", help="NATS of the target, for the proof."),
         click.option("--redis-url", envvar="REDIS_URL", help="Redis of the target, for the proof."),

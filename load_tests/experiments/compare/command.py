@@ -23,7 +23,7 @@ _EXIT_NO_REPORT = 2
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("report.html"),
     show_default=True,
-    help="The page; the Markdown goes beside it, with the ending .md.",
+    help="File for the page; the Markdown text gets the same name with .md.",
 )
 def compare(files: tuple[Path, ...], out: Path) -> None:
     """A report from the results FILES: tables, charts, and what the reference reports' claims are worth here."""

@@ -29,10 +29,12 @@ from load_tests.generator.driver import USERS_PER_PROCESS_MAX
 @click.option(
     "--users", callback=counts(1, 100_000), default="100,500,1000,2000,10000", help="Users of each step, rising."
 )
-@click.option("--duration", "duration_s", callback=whole_seconds, default="30s", help="Of a step, all users at work.")
+@click.option(
+    "--duration", "duration_s", callback=whole_seconds, default="30s", help="Time of a step with all users active."
+)
 @click.option("--items", type=click.IntRange(1, 1_000), default=1, help="Items that they compete for.")
 @click.option("--rate", type=Number(0), default=0.0, help="Open steps: actions/s of all users; 0: closed.")
-@click.option("--processes", type=click.IntRange(1, 64), default=2, help="Least processes of the load.")
+@click.option("--processes", type=click.IntRange(1, 64), default=2, help="Least number of load processes.")
 @click.option(
     "--strategy",
     type=click.Choice(["lua", "optimistic", "plain-lua"]),
@@ -48,7 +50,7 @@ from load_tests.generator.driver import USERS_PER_PROCESS_MAX
 @click.option(
     "--ecs-cluster",
     default="",
-    help="On AWS: the cluster whose services are looked at, by Container Insights; steps of two minutes or more.",
+    help="On AWS: the cluster to watch with Container Insights; needs steps of two minutes or more.",
 )
 @place_options
 def contention(

@@ -29,10 +29,12 @@ _EXPECTED_S = 15.0
 )
 @click.option("--backend", type=click.Choice(["embedded", "compose", "emulator", "aws"]), required=True)
 @click.option("--repeat", type=click.IntRange(1, 50), default=5, help="How often each property is measured.")
-@click.option("--emulator-url", callback=http_url, help="An emulator that runs, such as LocalStack. [moto, in here]")
+@click.option(
+    "--emulator-url", callback=http_url, help="A running emulator, such as LocalStack. [moto, in this process]"
+)
 @click.option("--target", callback=http_url, help="On AWS: the gateway's address.")
 @click.option("--ecs-cluster", "cluster", default="bidding-dev", help="On AWS: the cluster.")
-@click.option("--ecs-service", "service", default="gateway", help="On AWS: the service that is deployed anew.")
+@click.option("--ecs-service", "service", default="gateway", help="On AWS: the service to redeploy.")
 @click.option("--yes", is_flag=True, help="On AWS: change the service there without asking.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the result (JSON). [a new one]")
 @data_dir_option

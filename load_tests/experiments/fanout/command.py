@@ -28,10 +28,10 @@ from load_tests.experiments.fanout.steps import Fanout, fan_out
     default="100,500,1000,5000,10000",
     help="Viewers of each step, rising.",
 )
-@click.option("--duration", "duration_s", callback=whole_seconds, default="10s", help="Of the bids of a step.")
+@click.option("--duration", "duration_s", callback=whole_seconds, default="10s", help="Time of the bids of a step.")
 @click.option("--rate", type=Number(0.1, 20), default=5.0, help="Bids/s; above 20/s the feed shows states.")
-@click.option("--slow", type=click.IntRange(0, 10_000), default=0, help="So many more viewers who stop reading.")
-@click.option("--processes", type=click.IntRange(1, 64), default=1, help="Least processes of the viewers.")
+@click.option("--slow", type=click.IntRange(0, 10_000), default=0, help="Further viewers who stop reading.")
+@click.option("--processes", type=click.IntRange(1, 64), default=1, help="Least number of viewer processes.")
 @place_options
 def fanout(
     connections: tuple[int, ...], duration_s: int, rate: float, slow: int, processes: int, **options: Any

@@ -39,9 +39,11 @@ def _hops(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 @click.option("--hop", "hops", multiple=True, callback=_hops, help="Another delay for one hop: redis=1ms.")
 @click.option("--cpu", type=Number(0, 64), default=0.5, help="Cores of each component; 0: no quota.")
 @click.option("--users", callback=counts(1, 100_000), default="100,500,1000,2000", help="Users of each step, rising.")
-@click.option("--duration", "duration_s", callback=whole_seconds, default="30s", help="Of a step, all users at work.")
+@click.option(
+    "--duration", "duration_s", callback=whole_seconds, default="30s", help="Time of a step with all users active."
+)
 @click.option("--rate", type=Number(0), default=0.0, help="Open steps: actions/s of all users; 0: closed.")
-@click.option("--processes", type=click.IntRange(1, 64), default=2, help="Least processes of the load.")
+@click.option("--processes", type=click.IntRange(1, 64), default=2, help="Least number of load processes.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File for the result (JSON). [a new one]")
 @data_dir_option
 def network(

@@ -46,7 +46,7 @@ async def test_an_operator_runs_a_lot_with_the_keyboard_alone(known: GuardedHous
         await expect(oda.at("#confirm-yes")).to_be_focused()
         await oda.sees("#confirm-yes", yes)
         await keys.press("Enter")
-        await oda.sees("#reason-error", "Say why")
+        await oda.sees("#reason-error", "Please give a reason")
         await expect(oda.at("#reason")).to_be_focused()
         await keys.type(reason)
         await keys.press("Tab")

@@ -186,7 +186,7 @@ async def test_an_upload_in_nobodys_name_can_be_tried_again_after_the_sign_in(
     await sam.page.route("**/api/v1/images", answer)
     await sam.page.get_by_label("Photographs (optional)").set_input_files([drawn("one.png", (0, 90, 0))])
     await sam.sees(".photo-state", "The token was revoked.")
-    await sam.sees(".account-note", "The house does not know your sign-in any more.")
+    await sam.sees(".account-note", "The house no longer accepts your sign-in.")
     await sam.sees("#barred", "Sign in as a seller to add a lot.")
     revoked = False
     await known.sign_in(sam, "seller")

@@ -78,15 +78,15 @@ async def test_an_operator_rules_on_bidders_of_a_lot_with_the_keyboard_alone(
     await known.sign_in(oda, "operator")
     await oda.at("#find").fill("kaleidoscope")
     await oda.page.keyboard.press("Enter")
-    await oda.sees("#who-words", "Whoever is not blocked may bid.")
+    await oda.sees("#who-words", "Everybody who is not blocked may bid.")
     await oda.sees(LOT, "Nobody was approved, blocked or limited.")
 
     # From the bid itself; nothing is done without a reason.
     await press(oda, "#bids", "Block bob, who bid $20.00")
-    await oda.sees("#confirm-words", "Bids that were accepted stand")
+    await oda.sees("#confirm-words", "Accepted bids stand")
     await oda.sees("#reason-label", "nobody else is told")
     await oda.at("#confirm-yes").press("Enter")
-    await oda.sees("#reason-error", "Say why")
+    await oda.sees("#reason-error", "Please give a reason")
     await confirm(oda, "has not paid")
     # The button is gone, so the bidder has the focus.
     await expect(oda.at(f"{LOT} .bidder-name")).to_be_focused()
@@ -118,7 +118,7 @@ async def test_an_operator_rules_on_bidders_of_a_lot_with_the_keyboard_alone(
     await expect(oda.at(f"{LOT} .bidder-name")).to_have_text("ann")
     await expect(oda.at(f"{LOT} .bidder-name")).to_be_focused()
     await press(oda, LOT, "Limit")
-    await expect(oda.page.get_by_label("The most that one bid may come to (USD)")).to_be_focused()
+    await expect(oda.page.get_by_label("Highest amount of one bid (USD)")).to_be_focused()
     await oda.page.keyboard.type("much")
     await oda.at("#reason").fill("no deposit")
     await oda.page.keyboard.press("Tab")
@@ -152,11 +152,11 @@ async def test_an_operator_rules_on_bidders_of_the_house(
     await known.sign_in(oda, "operator")
     await oda.at("#find").fill("loupe")
     await oda.page.keyboard.press("Enter")
-    await oda.sees("#who-words", "Whoever is not blocked may bid.")
+    await oda.sees("#who-words", "Everybody who is not blocked may bid.")
     await look_up(oda, ALL, "no such/id")
     await oda.sees(f"{ALL} .is-bad", "An id has 1 to 64 letters")
     await look_up(oda, ALL, "dora")
-    await oda.sees(f"{ALL} .bidder-card", "May bid where no approval is asked for.")
+    await oda.sees(f"{ALL} .bidder-card", "May bid on lots that do not require approval.")
     await oda.sees(f"{ALL} .figures", "Not counted")
 
     await oda.at("#spending-currency").select_option("EUR")
@@ -172,15 +172,15 @@ async def test_an_operator_rules_on_bidders_of_the_house(
     await oda.at("#spending-currency").select_option("USD")
     await oda.sees(f"{ALL} .figures", "Spending limitNone")
 
-    await press(oda, "#console", "Ask for approval on all lots")
+    await press(oda, "#console", "Require approval on all lots")
     await confirm(oda, "a sale for members")
-    await oda.sees("#approval-words", "All lots ask for approval.")
-    await oda.sees("#who-words", "All lots ask for approval.")
+    await oda.sees("#approval-words", "All lots require approval.")
+    await oda.sees("#who-words", "All lots require approval.")
     await oda.sees(f"{ALL} .bidder-card", "May bid only on lots where they are approved.")
     assert await answer_to_bid(known, "loupe", "dora", 70) == "NOT_APPROVED"
     await press(oda, ALL, "Approve")
     await confirm(oda, "a member")
-    await oda.sees(f"{ALL} .bidder-card", "May bid wherever approval is asked for.")
+    await oda.sees(f"{ALL} .bidder-card", "May bid on lots that require approval.")
     await look_up(oda, LOT, "dora")
     await oda.sees(f"{LOT} .bidder-card", "Approved on all lots")
     await press(oda, ALL, "Block")
@@ -188,9 +188,9 @@ async def test_an_operator_rules_on_bidders_of_the_house(
     await oda.sees(f"{ALL} .bidder-card", "May not bid on any lot.")
     await oda.sees(f"{ALL} tbody tr:has-text('dora')", "Blocked")
     assert await answer_to_bid(known, "loupe", "dora", 70) == "BLOCKED"
-    await press(oda, "#console", "Ask for approval no longer")
+    await press(oda, "#console", "No longer require approval")
     await confirm(oda, "the sale is over")
-    await oda.sees("#who-words", "Whoever is not blocked may bid.")
+    await oda.sees("#who-words", "Everybody who is not blocked may bid.")
 
 
 async def test_what_is_refused_is_said_in_the_question(known: GuardedHouse, lane: Street) -> None:
@@ -203,7 +203,7 @@ async def test_what_is_refused_is_said_in_the_question(known: GuardedHouse, lane
     # Bounds, a lost shard and a lost role cannot be had here at will; so the answers are the gateway's, and made up.
     told = [
         (409, "TOO_MANY_RULINGS", "something was ruled on 100000 bidders already", "Nothing was changed."),
-        (503, "UNAVAILABLE", "it does not hold everywhere yet", "What was decided gets everywhere by itself"),
+        (503, "UNAVAILABLE", "it does not hold everywhere yet", "The decision reaches all lots by itself"),
         (403, "FORBIDDEN", "this needs the role operator", "Sign in as somebody who may rule on bidders."),
     ]
     pattern = re.compile("/bidders/eve/block$")
@@ -237,7 +237,7 @@ async def test_auditors_read_what_was_ruled(known: GuardedHouse, lane: Street) -
     await known.sign_in(aud, "auditor")
     await aud.at("#find").fill("nocturnal")
     await aud.page.keyboard.press("Enter")
-    await aud.sees("#who-words", "The lot asks for approval.")
+    await aud.sees("#who-words", "This lot requires approval.")
     await aud.at(LOT).get_by_role("button", name="ann", exact=True).click()
     await aud.sees(f"{LOT} .bidder-card", "May bid here.")
     await look_up(aud, ALL, "ann")

@@ -176,8 +176,8 @@ async def test_a_token_that_is_none_or_not_believed_is_explained(known: GuardedH
     await ann.page.get_by_role("button", name="Sign in").click()
     dialog = ann.page.get_by_role("dialog")
     for said, words in (
-        ("", "This is no token."),
-        ("hello", "This is no token."),
+        ("", "This is not a token."),
+        ("hello", "This is not a token."),
         (known.token("ann", "bidder")[:-4] + "AAAA", "not valid"),
         (known.token("ann", "bidder", ttl_s=-100), "expired"),
     ):

@@ -20,13 +20,13 @@ from infrastructure.local.terminal import no_platform
 @click.command(epilog=examples("bidding audit lamp", "bidding audit lamp --json"))
 @click.argument("item_id")
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
-    """Check that the archive of ITEM_ID is as it was written.
+    """Check that nobody has changed the archive of ITEM_ID.
 
-    Recomputes the chain of hashes over all its events in PostgreSQL. Names the first row that does not fit. Exit code
-    0: all fit, 1: one does not, 2: the audit was impossible. The log of a retired item is read from its export. Asks
-    POSTGRES_URL if that is set, else the platform that is up here.
+    It recomputes the chain of hashes over all events in PostgreSQL, and names the first row that does not fit. For a
+    retired item it reads the export. It uses POSTGRES_URL if that is set, otherwise the platform that is up here. Exit
+    code 0: all rows fit, 1: one does not, 2: it could not check.
     """
     environment = dict(os.environ)
     record = RunRecord.read(run_path(data_dir))
@@ -40,11 +40,11 @@ def audit(item_id: str, data_dir: Path, as_json: bool) -> None:
 
 @click.command(epilog=examples("bidding verify-export lamp.jsonl.gz"))
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def verify_export(file: Path, as_json: bool) -> None:
     """Check an exported FILE: its chain, its counts, its prices. Needs no server.
 
-    Names the first line that does not fit. Exit code 0: all fit, 1: one does not, 2: it is no export.
+    It names the first line that does not fit. Exit code 0: all lines fit, 1: one does not, 2: it is not an export.
     """
     _run(["verify-export", *(["--json"] if as_json else []), "--", str(file)], dict(os.environ))
 

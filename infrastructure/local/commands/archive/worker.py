@@ -40,8 +40,8 @@ def server_options(command: Command) -> Command:
 
 def acting(command: Command) -> Command:
     """Who acts, and why, for the record: the worker's own options."""
-    reason = click.option("--reason", help="Why, for the record: `bidding acts`.")
-    return reason(click.option("--by", metavar="USER", help="Who does it, for the record; by default you.")(command))
+    reason = click.option("--reason", help="The reason, for the record: `bidding acts`.")
+    return reason(click.option("--by", metavar="USER", help="Who does this, for the record; by default you.")(command))
 
 
 def acting_flags(by: str | None, reason: str | None) -> list[str]:
@@ -75,11 +75,11 @@ def run_worker(
     ),
 )
 @server_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and change nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what the command would do, and change nothing.")
 @click.option("--settle-s", type=click.FloatRange(min=0), help="Seconds to wait for late events of the old Redis.")
-@click.option("--without-stream", is_flag=True, help="Do without NATS: what was not archived does not come back.")
-@click.option("--whole-stream", is_flag=True, help="Read all of the stream, if PostgreSQL is an older copy.")
-@click.option("--item", metavar="ID", help="A single lost item: closes its shard and rebuilds all of it.")
+@click.option("--without-stream", is_flag=True, help="Do without NATS: events that were not archived do not come back.")
+@click.option("--whole-stream", is_flag=True, help="Read the whole stream, because PostgreSQL is an older copy.")
+@click.option("--item", metavar="ID", help="Rebuild the shard of this item, which alone is lost.")
 @acting
 def recover(
     data_dir: Path,
@@ -94,8 +94,8 @@ def recover(
 ) -> None:
     """Rebuild what Redis has lost.
 
-    From PostgreSQL and the stream.
-    Leave the services running: gateways refuse bids until their items are rebuilt, and then go on by themselves.
+    It rebuilds from PostgreSQL and the stream. Leave the services running: gateways refuse bids until their items are
+    rebuilt, and then take bids again by themselves.
     """
     flags = {"--dry-run": dry_run, "--without-stream": without_stream, "--whole-stream": whole_stream}
     arguments = ["recover", *(flag for flag, given in flags.items() if given), *acting_flags(by, reason)]
@@ -110,22 +110,22 @@ def recover(
     epilog=examples(
         "bidding retention --older-than 400d",
         "bidding retention --older-than 400d --remove",
-        then="Exit codes: 0 done, 1 items stay whose export or log is not as it should be, 3 nothing was done.",
+        then="Exit codes: 0 done, 1 items stay because their export or log is wrong, 3 nothing was done.",
     ),
 )
 @server_options
-@click.option("--older-than", required=True, metavar="DAYS", help="How long ago items ended, say 400d.")
-@click.option("--remove", is_flag=True, help="Do it. Without this, only say what would be done.")
-@click.option("--items-max", type=click.IntRange(min=1), help="How many items may retire in one run.")
-@click.option("--by", metavar="NAME", help="Who says so, for the record.")
+@click.option("--older-than", required=True, metavar="DAYS", help="Least time since the end of an item, such as 400d.")
+@click.option("--remove", is_flag=True, help="Remove the bids. Without this, only say what would be removed.")
+@click.option("--items-max", type=click.IntRange(min=1), help="Most items that retire in one run.")
+@click.option("--by", metavar="NAME", help="Who retires them, for the record.")
 def retention(
     data_dir: Path, older_than: str, remove: bool, items_max: int | None, by: str | None, **urls: str | None
 ) -> None:
-    """Take the bids of old items out of the archive.
+    """Remove the bids of old items from the archive.
 
-    This concerns items that were over long ago, once their exports were read back. The items are shown as before; a
-    request for their bids is answered with where the export is. Exports are read from EXPORT_S3_BUCKET or EXPORT_DIR,
-    or from where the platform that is up here has them.
+    It first reads the exports of items that ended long ago back, and then removes their bids. The items are shown as
+    before; a request for their bids gets the name of the export. It looks for exports in EXPORT_S3_BUCKET or
+    EXPORT_DIR, or in the folder of the platform that is up here.
     """
     arguments = ["retention", "--older-than", older_than, *(["--remove"] if remove else [])]
     if items_max is not None:
@@ -137,13 +137,13 @@ def retention(
 
 @click.group("dead-letters", cls=SuggestingGroup)
 def dead_letters() -> None:
-    """List what could not be archived, or try it again."""
+    """List messages that could not be archived, or retry them."""
 
 
 @dead_letters.command("list", epilog=examples("bidding dead-letters list"))
 @server_options
-@click.option("--all", "with_stored", is_flag=True, help="Include those that a retry has settled.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--all", "with_stored", is_flag=True, help="Also show those that a retry has settled.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str | None) -> None:
     """Show the dead letters, oldest first."""
     flags = {"--all": with_stored, "--json": as_json}
@@ -160,27 +160,28 @@ def list_letters(data_dir: Path, with_stored: bool, as_json: bool, **urls: str |
 )
 @server_options
 @click.argument("ids", nargs=-1, type=click.IntRange(min=1))
-@click.option("--all", "every", is_flag=True, help="All that are not settled yet.")
+@click.option("--all", "every", is_flag=True, help="Retry all that are not settled yet.")
 @acting
 def retry_letters(
     data_dir: Path, ids: tuple[int, ...], every: bool, by: str | None, reason: str | None, **urls: str | None
 ) -> None:
     """Store the letters of these IDS again.
 
-    A clash is stored only once its place in the archive is mended. A message of a former epoch is never stored."""
+    A clash can be stored only after its place in the archive is mended; an event of a former epoch never.
+    """
     flags = ["--all"] if every else []
     run_worker(["dead-letters", "retry", *flags, *acting_flags(by, reason), "--", *map(str, ids)], data_dir, urls)
 
 
 @click.command(epilog=examples("bidding acts", "bidding acts --limit 200 --json"))
 @server_options
-@click.option("--limit", type=click.IntRange(min=1), help="How many to show; by default 50.")
+@click.option("--limit", type=click.IntRange(min=1), help="The most acts to show; by default 50.")
 @click.option("--before", type=click.IntRange(min=1), metavar="ID", help="Show acts before this one: the next page.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def acts(data_dir: Path, limit: int | None, before: int | None, as_json: bool, **urls: str | None) -> None:
     """Show what operators did to the platform: who, when, why.
 
-    Newest first: tokens and API keys that were made or revoked, dead letters that were tried again, shards that were
+    Newest first: tokens and API keys that were made or revoked, dead letters that were retried, shards that were
     rebuilt. Pauses, voids and rulings are in the audit of the item or the bidder.
     """
     numbers = {"--limit": limit, "--before": before}

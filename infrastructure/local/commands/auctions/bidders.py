@@ -27,7 +27,7 @@ def bidders() -> None:
 
 
 def _item(command: Command) -> Command:
-    return click.option("--item", metavar="ITEM", help="On this item alone; without it on all.")(command)
+    return click.option("--item", metavar="ITEM", help="Only on this item; by default on all.")(command)
 
 
 def _seller(command: Command) -> Command:
@@ -35,8 +35,10 @@ def _seller(command: Command) -> Command:
 
 
 def _why(command: Command) -> Command:
-    reason = click.option("--reason", help="Only the archive keeps it.")
-    return gateway_options(reason(click.option("--by", metavar="USER", help="Who does it, for the archive.")(command)))
+    reason = click.option("--reason", help="The reason, for the archive alone.")
+    return gateway_options(
+        reason(click.option("--by", metavar="USER", help="Who does this, for the archive.")(command))
+    )
 
 
 def _approval(name: str, method: str, help_text: str) -> None:
@@ -64,14 +66,14 @@ def _block(name: str, method: str, help_text: str) -> None:
         _rule(gateway_of(data_dir, gateway_url), method, _place(user, item, seller), "block", why)
 
 
-_approval("approve", "PUT", "Let USER bid where approval is asked for.")
-_approval("unapprove", "DELETE", "Take an approval of USER back. What was bid stands.")
-_block("block", "PUT", "Take no more bids of USER. What was bid stands.")
-_block("unblock", "DELETE", "Take a block of USER back.")
+_approval("approve", "PUT", "Let USER bid on items that require approval.")
+_approval("unapprove", "DELETE", "Remove an approval of USER. Accepted bids stand.")
+_block("block", "PUT", "Refuse further bids of USER. Accepted bids stand.")
+_block("unblock", "DELETE", "Remove a block of USER.")
 
 
 def _currency(command: Command) -> Command:
-    return click.option("--currency", help="Currency of the limit over all items; USD without it.")(command)
+    return click.option("--currency", help="Currency of the limit over all items; by default USD.")(command)
 
 
 @bidders.command(
@@ -95,7 +97,8 @@ def limit(
     gateway_url: str | None,
     **why: str | None,
 ) -> None:
-    """Limit USER to AMOUNT: each bid on one item, or the sum of what USER leads with over all items in a currency."""
+    """Refuse bids of USER above AMOUNT on an item; or, over all items in a currency, bids that raise the sum of the
+    leading maxima above it."""
     more = {"amount": amount} | _of_all(item, currency)
     _rule(gateway_of(data_dir, gateway_url), "PUT", _place(user, item, None), "limit", why, **more)
 
@@ -128,7 +131,7 @@ def _of_all(item: str | None, currency: str | None) -> dict[str, Any]:
 @_currency
 @gateway_options
 def show(user: str, item: str | None, currency: str | None, data_dir: Path, gateway_url: str | None) -> None:
-    """Say whether USER may bid, and over all items also how much."""
+    """Say whether USER may bid, and the spending limit over all items."""
     url, place = gateway_of(data_dir, gateway_url), _place(user, item, None)
     parameters = _of_all(item, currency)
     _tell(ask_gateway("GET", url, place))

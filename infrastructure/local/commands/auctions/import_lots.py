@@ -36,13 +36,14 @@ _PROGRESS_S: Final = 1.0
 @gateway_options
 @click.option("--dry-run", is_flag=True, help="Only check the file, here and at the gateway; create nothing.")
 def import_lots(file: Path, data_dir: Path, gateway_url: str | None, dry_run: bool) -> None:
-    """Create the lots in FILE: CSV with a head line (.csv), else one JSON object per line, as `POST /items` takes it.
+    """Create the lots in FILE: CSV with column names in the first line (.csv), or one JSON object per line, as in
+    `POST /items`.
 
-    The file is read first: while a line is wrong, nothing is created. Run the same command again to go on after an
-    interruption, and as often as you like: a lot that is there is not created a second time, also one without an id.
+    The command reads the whole file first: if a line is wrong, it creates nothing. Run the same command again to
+    continue after an interruption, as often as you like: it creates no lot twice, even without an id.
 
-    Where tokens are asked for, one caller may create 5,000 lots at once and 500 a second then (GATEWAY_ITEMS_RATE_MAX):
-    20,000 lots take half a minute. The command waits by itself.
+    With AUTH_MODE=jwt one caller may create 5,000 lots at once and then 500 a second (GATEWAY_ITEMS_RATE_MAX): 20,000
+    lots take half a minute. The command waits by itself.
     """
     try:
         if not file.is_file():

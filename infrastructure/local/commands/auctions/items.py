@@ -96,25 +96,25 @@ def items() -> None:
 )
 @click.argument("name")
 @gateway_options
-@click.option("--id", "id", help="Its id in addresses; without it one is made.")
+@click.option("--id", "id", help="The item's id in addresses; by default the gateway makes one.")
 @click.option("--description", help="Plain text.")
 @click.option(
     "--image",
     "images",
     multiple=True,
     metavar="FILE|URL",
-    help="A JPEG, PNG or WebP file, which is uploaded, or an address; may be repeated.",
+    help="A JPEG, PNG or WebP file to upload, or an address; may be repeated.",
 )
-@click.option("--currency", help="ISO 4217; USD without it.")
-@click.option("--seller", "seller_id", metavar="USER", help="Who may not bid on it.")
-@click.option("--start-price", type=Amount(), help="What the first bid must reach.")
-@click.option("--reserve", "reserve_price", type=Amount(), help="Below this price it is not sold.")
-@click.option("--buy-now", "buy_now_price", type=Amount(), help="What ends the auction at once.")
+@click.option("--currency", help="A code of ISO 4217; by default USD.")
+@click.option("--seller", "seller_id", metavar="USER", help="The seller, who may not bid on the item.")
+@click.option("--start-price", type=Amount(), help="The minimum for the first bid.")
+@click.option("--reserve", "reserve_price", type=Amount(), help="Below this hidden price the item is not sold.")
+@click.option("--buy-now", "buy_now_price", type=Amount(), help="A bid of this amount ends the auction at once.")
 @click.option("--increment", type=_Increment(), help="An amount, such as 0.50; a share, such as 5%; or ladder.")
-@click.option("--ends-in", "duration_s", type=_Length(), help="Such as 90s, 15m, 2h or 7d; else it has no end.")
-@click.option("--end-time", help="RFC 3339, such as 2030-01-31T18:00:00Z.")
-@click.option("--start-time", help="The same; now without it.")
-@click.option("--approval-required", is_flag=True, default=None, help="Only approved bidders may bid on it.")
+@click.option("--ends-in", "duration_s", type=_Length(), help="Time until the end, such as 90s, 15m, 2h or 7d.")
+@click.option("--end-time", help="The end by RFC 3339, such as 2030-01-31T18:00:00Z.")
+@click.option("--start-time", help="The start by RFC 3339; by default now.")
+@click.option("--approval-required", is_flag=True, default=None, help="Only approved bidders may bid on the item.")
 @click.option("--soft-close", type=_SoftClose(), help="Such as 2m/5m: a bid in the last 2 min moves the end to 5 min.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole item, for programs.")
 def create(data_dir: Path, gateway_url: str | None, as_json: bool, images: tuple[str, ...], **terms: Any) -> None:
@@ -139,7 +139,8 @@ def create(data_dir: Path, gateway_url: str | None, as_json: bool, images: tuple
 def upload(files: tuple[Path, ...], data_dir: Path, gateway_url: str | None) -> None:
     """Upload images and print their addresses.
 
-    One a line, for the column image_urls of an import. An image that no item uses within a day is removed.
+    It prints one address per line, for the column image_urls of an import. The gateway removes an image that no item
+    uses within a day.
     """
     url = gateway_of(data_dir, gateway_url)
     for file in files:
@@ -167,8 +168,10 @@ def _uploaded(url: str, image: str) -> str:
 
 
 def _reasons(command: Command) -> Command:
-    reason = click.option("--reason", required=True, help="Everybody is told.")
-    return gateway_options(reason(click.option("--by", metavar="USER", help="Who does it, for the archive.")(command)))
+    reason = click.option("--reason", required=True, help="The reason, which everybody sees.")
+    return gateway_options(
+        reason(click.option("--by", metavar="USER", help="Who does this, for the archive.")(command))
+    )
 
 
 def _operation(name: str, help_text: str, example: str) -> None:
@@ -179,8 +182,8 @@ def _operation(name: str, help_text: str, example: str) -> None:
         _operate(gateway_of(data_dir, gateway_url), item, name, reason, by)
 
 
-_operation("pause", "Stop the bidding on ITEM and keep the time that is left.", "pause lamp --reason 'A question'")
-_operation("resume", "Go on with the bidding on ITEM.", "resume lamp --reason 'It is answered'")
+_operation("pause", "Pause the bidding on ITEM and keep the remaining time.", "pause lamp --reason 'A question'")
+_operation("resume", "Resume the bidding on ITEM.", "resume lamp --reason 'It is answered'")
 
 
 @items.command(
@@ -191,9 +194,11 @@ _operation("resume", "Go on with the bidding on ITEM.", "resume lamp --reason 'I
     )
 )
 @click.argument("item")
-@click.option("--longer", "by_s", type=_Length(), help="By so much, such as 90s, 15m, 2h or 7d; 30 days in all.")
+@click.option(
+    "--longer", "by_s", type=_Length(), help="By this time, such as 90s, 15m, 2h or 7d; at most 30 days in all."
+)
 @click.option("--end-time", help="To this instant instead: RFC 3339, such as 2030-01-31T18:00:00Z.")
-@click.option("--key", help="With the same key, a repeated command moves the end once.")
+@click.option("--key", help="A key: a repetition under the same key moves the end only once.")
 @_reasons
 def extend(
     item: str,
@@ -207,7 +212,7 @@ def extend(
 ) -> None:
     """Move the end of ITEM later, by a length of time or to an instant.
 
-    An end never becomes earlier. Time that is added to a paused item is there when it is resumed.
+    The end never moves earlier. On a paused item the remaining time grows.
     """
     if (by_s is None) == (end_time is None):
         raise click.UsageError("Say either --longer or --end-time.")
@@ -228,7 +233,7 @@ _operation("cancel", "Withdraw ITEM for good.", "cancel lamp --reason 'It broke'
 def void(item: str, bid_id: str, reason: str, by: str | None, data_dir: Path, gateway_url: str | None) -> None:
     """Strike an accepted bid on ITEM.
 
-    The item becomes what its other bids make it. The price may fall.
+    The item's state is computed again from its other bids. The price may fall.
     """
     _operate(gateway_of(data_dir, gateway_url), item, f"bids/{quote(bid_id, safe='')}/void", reason, by)
 

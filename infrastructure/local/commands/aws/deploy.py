@@ -46,7 +46,7 @@ class _Wanted:
 @click.command(
     "deploy",
     context_settings={"show_default": True},
-    short_help="Roll a new version out on AWS.",
+    short_help="Deploy a new version to AWS.",
     epilog=examples(
         "bidding deploy --env dev --dry-run",
         "bidding deploy --env prod --tag 3f2a1bc --no-build --yes",
@@ -55,18 +55,26 @@ class _Wanted:
     ),
 )
 @click.option("--env", "environment", type=click.Choice(["dev", "prod"]), default="dev")
-@click.option("--project", default="bidding", help="As in the variables of Terraform.")
-@click.option("--tag", help="Tag of the image. By default the commit that is checked out.")
-@click.option("--nats-tag", help="Tag of NATS' image; without it, NATS keeps the image that it runs.")
-@click.option("--url", help="Address that the verification asks. By default the domain that the gateway knows.")
-@click.option("--architecture", type=click.Choice([*images.PLATFORMS]), help="By default that of the tasks.")
-@click.option("--no-build", is_flag=True, help="The image has to be pushed already.")
-@click.option("--region", envvar="AWS_REGION", show_envvar=True, help="By default the one that boto3 knows.")
+@click.option("--project", default="bidding", help="The project in Terraform's variables.")
+@click.option("--tag", help="Tag of the image; by default the checked-out commit.")
+@click.option("--nats-tag", help="Tag of NATS' image; by default NATS keeps its present image.")
+@click.option("--url", help="Address to verify; by default the domain in the gateway's settings.")
+@click.option(
+    "--architecture",
+    type=click.Choice([*images.PLATFORMS]),
+    help="Architecture of the image; by default that of the tasks.",
+)
+@click.option("--no-build", is_flag=True, help="Do not build; the registry must have the image.")
+@click.option(
+    "--region", envvar="AWS_REGION", show_envvar=True, help="AWS region; by default that of boto3's settings."
+)
 @click.option("--watch", "watch_s", type=Number(0, 3_600), default=180.0, help="Seconds to watch alarms for.")
-@click.option("--within", "service_s", type=Number(1, 7_200), default=1_200.0, help="Seconds for a service.")
-@click.option("--look-every", "looks_every_s", type=Number(0.05, 60), default=5.0, help="Seconds between looks.")
+@click.option(
+    "--within", "service_s", type=Number(1, 7_200), default=1_200.0, help="Most seconds for the update of a service."
+)
+@click.option("--look-every", "looks_every_s", type=Number(0.05, 60), default=5.0, help="Seconds between checks.")
 @click.option("--dry-run", is_flag=True, help="Print each step; change nothing.")
-@click.option("--roll-back", is_flag=True, help="Go back from a deployment that was not finished.")
+@click.option("--roll-back", is_flag=True, help="Roll back a deployment that was not finished.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def deploy(
     environment: str,
@@ -84,10 +92,10 @@ def deploy(
     roll_back: bool,
     yes: bool,
 ) -> None:
-    """Build, push, migrate, change the services one after the other, verify; and go back where that fails.
+    """Build, push, migrate, update the services one after the other, verify; roll back if that fails.
 
-    Terraform makes the environment, this rolls versions out. A failed migration stops it before any service is
-    touched. A run that was interrupted goes on with the same command.
+    Terraform creates the environment, this command deploys versions. A failed migration stops it before it changes any
+    service. The same command continues an interrupted run.
     """
     wanted = _Wanted(environment, project, tag, nats_tag, url, architecture, build=not no_build)
     times = Times(service_s=service_s, watch_s=watch_s, looks_every_s=looks_every_s, verify_s=VERIFY_S)

@@ -30,21 +30,21 @@ from infrastructure.local.terminal import graded, show, table
     "var_files",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="As for terraform; terraform.tfvars is read anyway.",
+    help="As for terraform; the command always reads terraform.tfvars.",
 )
 @click.option(
     "--plan",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What `terraform plan -out=…` wrote, or its JSON: counts exactly what will be created.",
+    help="File of `terraform plan -out=…`, or its JSON, to count exactly what Terraform will create.",
 )
-@click.option("--offline", is_flag=True, help="Ask AWS nothing.")
+@click.option("--offline", is_flag=True, help="Do not ask AWS.")
 @click.option(
     "--terraform-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=deploy.TERRAFORM_DIR,
-    help="The folder with envs/; that of this checkout.",
+    help="The folder with envs/; by default that of this checkout.",
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def deploy_check(
     environment: str, var_files: tuple[Path, ...], plan: Path | None, offline: bool, terraform_dir: Path, as_json: bool
 ) -> None:

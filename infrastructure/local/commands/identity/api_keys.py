@@ -28,16 +28,16 @@ def api_keys() -> None:
 )
 @click.argument("name")
 @server_options
-@click.option("--user", required=True, help="In whose name the service acts.")
+@click.option("--user", required=True, help="The user in whose name the service acts.")
 @click.option(
     "--role",
     "roles",
     multiple=True,
     required=True,
     type=click.Choice([role.value for role in Role]),
-    help="A role that the service has.",
+    help="The role of the service; may be given several times.",
 )
-@click.option("--days", type=click.IntRange(min=1), help="After so many days the key expires.")
+@click.option("--days", type=click.IntRange(min=1), help="Days until the key expires.")
 @acting
 def create(
     name: str,
@@ -49,7 +49,7 @@ def create(
     reason: str | None,
     **urls: str | None,
 ) -> None:
-    """Make a key for the service called NAME. It is shown only this once.
+    """Make a key for the service called NAME. The key is shown only once.
 
     The service sends it to `POST /api/v1/token`, as `Authorization: ApiKey <key>`, and gets a token for ten minutes.
     """
@@ -67,8 +67,8 @@ def create(
 
 @api_keys.command("list", epilog=examples("bidding api-keys list", "bidding api-keys list --all --json"))
 @server_options
-@click.option("--all", "with_ended", is_flag=True, help="Include keys that are revoked or expired.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--all", "with_ended", is_flag=True, help="Also show revoked and expired keys.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def list_keys(data_dir: Path, with_ended: bool, as_json: bool, **urls: str | None) -> None:
     """Show what is known of the keys, newest first. The keys themselves are stored nowhere."""
     flags = {"--all": with_ended, "--json": as_json}

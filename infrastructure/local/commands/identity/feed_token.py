@@ -23,13 +23,13 @@ _HOURS_MAX = 24 * 365
 @click.command("feed-token", epilog=examples("bidding feed-token ann", "bidding feed-token ann --maximum --hours 8"))
 @click.argument("user")
 @data_dir_option
-@click.option("--maximum", is_flag=True, help="Also allow the bidder's own maximum to be told.")
+@click.option("--maximum", is_flag=True, help="Also show the bidder their own maximum.")
 @click.option(
     "--hours",
     type=click.FloatRange(0, _HOURS_MAX, min_open=True),
     default=1.0,
     show_default=True,
-    help="For how many hours it is valid.",
+    help="Hours until the token expires.",
 )
 def feed_token(user: str, data_dir: Path, maximum: bool, hours: float) -> None:
     """Print a token that tells the live feed who USER is.

@@ -38,7 +38,7 @@ _TIMEOUT_S = 10.0
     type=click.Choice([role.value for role in Role]),
     default=(Role.BIDDER.value,),
     show_default=True,
-    help="What USER is; may be given several times.",
+    help="A role of USER; may be given several times.",
 )
 @click.option(
     "--ttl",
@@ -46,14 +46,16 @@ _TIMEOUT_S = 10.0
     type=click.IntRange(1, _TTL_MAX_S),
     default=3_600,
     show_default=True,
-    help="For how many seconds it is valid.",
+    help="Seconds until the token expires.",
 )
-@click.option("--link", "as_link", is_flag=True, help="Print an address instead that signs USER in on the pages, once.")
+@click.option(
+    "--link", "as_link", is_flag=True, help="Print an address that signs USER in on the pages, once, instead."
+)
 def token(user: str, data_dir: Path, roles: tuple[str, ...], ttl_s: int, as_link: bool) -> None:
     """Print a token that tells the API who USER is.
 
     It is for `AUTH_MODE=jwt bidding up`. Send it as `Authorization: Bearer <token>`, or paste it where a page asks for
-    it. It is signed with the key of the data directory. Whoever can read that file can be anybody.
+    it. The key of the data directory signs it. Anybody who can read that file can act as anybody.
     """
     if not names.is_user_id(user):
         raise Failure("A user id is 1 to 64 characters of A-Z a-z 0-9 _ . @ -")

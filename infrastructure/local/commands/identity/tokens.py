@@ -65,7 +65,7 @@ tokens.add_command(_make, _MAKE)
 @click.argument("user", required=False)
 @gateway_options
 @click.option("--token", "lost", help="Only this token, by its `jti`.")
-@click.option("--reason", help="Why, for the record: `bidding acts`.")
+@click.option("--reason", help="The reason, for the record: `bidding acts`.")
 def revoke(user: str | None, lost: str | None, reason: str | None, data_dir: Path, gateway_url: str | None) -> None:
     """Revoke all tokens of USER that were issued until now, or a single one.
 

@@ -105,7 +105,7 @@ def _nodes(seen: dict[str, Any] | None) -> str:
 def get(key: str, data_dir: Path) -> None:
     """Print what the front end has under KEY.
 
-    A key is items/<item> or items/<item>/bids. Exit code 1 for nothing.
+    A key is items/<item> or items/<item>/bids. Exit code 1 if there is no value.
     """
     answer = _ask(f"{_addresses(data_dir)[FRONT_END]}/api", key=key)
     if answer is None:
@@ -122,7 +122,7 @@ def get(key: str, data_dir: Path) -> None:
 def stats(data_dir: Path) -> None:
     """Show what each node keeps, and how it answered.
 
-    Since its start; the front end as well.
+    The figures count from each start, and include the front end.
     """
     rows = []
     for name, seen in _stats(data_dir):

@@ -30,11 +30,11 @@ from infrastructure.local.signing_key import signing_key
     )
 )
 @gateway_options
-@click.option("--lots", default=12, show_default=True, type=click.IntRange(1, 200), help="Lots at any time.")
+@click.option("--lots", default=12, show_default=True, type=click.IntRange(1, 200), help="Open lots at any time.")
 @click.option("--bidders", default=24, show_default=True, type=click.IntRange(2, 1_000), help="Simulated people.")
 @click.option("--rate", default=4.0, show_default=True, type=click.FloatRange(0.1, 500), help="Bids per second.")
-@click.option("--for", "seconds", type=click.FloatRange(min=1), help="Seconds; without it, until Ctrl-C.")
-@click.option("--seed", type=int, help="The same lots and characters again.")
+@click.option("--for", "seconds", type=click.FloatRange(min=1), help="Seconds to run; by default until Ctrl-C.")
+@click.option("--seed", type=int, help="The same number makes the same lots and bidders.")
 def demo(
     data_dir: Path,
     gateway_url: str | None,

@@ -20,7 +20,7 @@ from infrastructure.local.terminal import graded, show
 @click.command(epilog=examples("bidding doctor"))
 @data_dir_option
 @port_options
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def doctor(data_dir: Path, as_json: bool, **ports: Any) -> None:
     """Check this machine. Exit code 1 when something would keep the platform from starting."""
     findings = examine(data_dir, ports_from(ports), os.environ)

@@ -20,7 +20,7 @@ from infrastructure.local.state import DataDirLock, ProcessRecord, RunRecord, en
 
 @click.command(epilog=examples("bidding down"))
 @data_dir_option
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait before processes are ended by force.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait before processes are killed.")
 def down(data_dir: Path, timeout: float) -> None:
     """Stop the platform. The data stays."""
     record = RunRecord.read(run_path(data_dir))

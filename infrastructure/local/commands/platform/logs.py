@@ -65,7 +65,7 @@ class Follower:
 @click.command(epilog=examples("bidding logs", "bidding logs -f api_gateway redis"))
 @click.argument("names", nargs=-1)
 @data_dir_option
-@click.option("--follow", "-f", is_flag=True, help="Go on as more is written; Ctrl-C ends it.")
+@click.option("--follow", "-f", is_flag=True, help="Keep showing new lines; Ctrl-C ends it.")
 @click.option("--lines", "-n", default=30, show_default=True, type=click.IntRange(0, 10_000), help="Lines of each log.")
 def logs(names: tuple[str, ...], data_dir: Path, follow: bool, lines: int) -> None:
     """Show the logs of all processes, or of those NAMED.

@@ -44,9 +44,9 @@ class Row(TypedDict):
 
 @click.command(epilog=examples("bidding status", "bidding status --json"))
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(data_dir: Path, as_json: bool) -> None:
-    """Show the processes. Exit code 0 when the platform is up and all are ready, else 1."""
+    """Show the processes. Exit code 0 if the platform is up and all are ready, otherwise 1."""
     record = RunRecord.read(run_path(data_dir))
     running = record is not None and record.supervisor.find() is not None
     rows = asyncio.run(_rows(record)) if record is not None else []

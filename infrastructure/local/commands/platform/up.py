@@ -51,37 +51,39 @@ _DETACH_POLL_S = 0.1
 @click.option(
     "--servers-only",
     is_flag=True,
-    help="Only Redis, NATS and PostgreSQL, migrated: for services that you start yourself.",
+    help="Start only Redis, NATS and PostgreSQL, and migrate: for services that you start yourself.",
 )
 @click.option(
     "--gateways",
     type=click.IntRange(1, 16),
     default=1,
     show_default=True,
-    help="How many processes share the port of the API; each can keep a core busy.",
+    help="Gateways that share the port of the API; each can use one core.",
 )
 @click.option(
     "--broadcasters",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="How many processes share the port of the live feed.",
+    help="Broadcasters that share the port of the live feed.",
 )
 @click.option(
     "--cache-nodes",
     type=click.IntRange(0, NODES_MAX),
     default=0,
     show_default=True,
-    help="How many nodes of the read cache run, with a front end; the gateway reads closed items through them.",
+    help="Nodes of the read cache, with a front end; the gateway reads closed items through them.",
 )
 @click.option(
     "--valkey-nodes",
     type=click.IntRange(1, NODES_OF_VALKEY_MAX),
     default=1,
     show_default=True,
-    help="How many nodes Redis has: 3 or more are a cluster, on the ports from --redis-port on; 1: a single server.",
+    help="Nodes of a cluster of Redis, on the ports from --redis-port on; use 3 or more. 1: a single Redis.",
 )
-@click.option("--detach", "-d", is_flag=True, help="Return once everything is ready; it goes on in the background.")
+@click.option(
+    "--detach", "-d", is_flag=True, help="Return once everything is ready; it keeps running in the background."
+)
 def up(
     data_dir: Path,
     redis_appendfsync: AppendFsync,
@@ -95,7 +97,7 @@ def up(
 ) -> None:
     """Start the platform and keep it running; Ctrl-C stops it.
 
-    With REDIS_URL, NATS_URL or POSTGRES_URL set, that server is used where it is instead of a private one.
+    If REDIS_URL, NATS_URL or POSTGRES_URL is set, the services use that server instead of a private one.
     """
     try:
         if detach:

@@ -8,7 +8,7 @@ import { forgetAll } from "../lib/storage.js";
 
 const ENDED = {
   expired: "Your sign-in has ended. Sign in again to go on; what you have typed is kept.",
-  refused: "The house does not know your sign-in any more. Sign in again to go on; what you have typed is kept.",
+  refused: "The house no longer accepts your sign-in. Sign in again to go on; what you have typed is kept.",
 };
 
 let dialog = null;
@@ -108,7 +108,7 @@ class SignInDialog {
     if (this.#isBusy) return;
     const token = this.token.value.trim().replace(/^Bearer\s+/i, "");
     if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) {
-      this.#refuse("This is no token. It has three parts, with dots between them.");
+      this.#refuse("This is not a token. A token has three parts, with dots between them.");
       return;
     }
     this.#isBusy = true;

@@ -7,7 +7,7 @@ const KEY = "bidding.notices";
 
 const NOTES = {
   on: "While this tab is hidden, your browser tells you when you are outbid, and of bids on lots that you watch.",
-  off: "Your browser tells you nothing.",
+  off: "Your browser does not notify you.",
   blocked: "Your browser blocks notices from this site. Allow them in its settings for this site, then press again.",
 };
 

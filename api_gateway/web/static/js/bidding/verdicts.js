@@ -13,7 +13,7 @@ const REFUSALS = {
   CANCELLED: "This lot was withdrawn. Your bid was not taken.",
   OWN_ITEM: "Sellers cannot bid on their own lot.",
   BLOCKED: "You may not bid on this lot. Please ask the house.",
-  NOT_APPROVED: "This lot asks for the house's approval before a first bid. Your bid was not taken.",
+  NOT_APPROVED: "Only approved bidders may bid on this lot. Your bid was not taken; please ask the house.",
   LIMIT_EXCEEDED: "This is more than your limit. Your bid was not taken; bid less, or ask the house.",
   MAX_NOT_RAISED: "You lead already, and your maximum is at least as high. A maximum can only be raised.",
 };

@@ -35,7 +35,7 @@ export class Countdown {
     setText(byId("end-moment"), view.moment ?? "");
     const first = Date.parse(item.original_end_time ?? "");
     const moved = item.status === "open" && endOf(item) - first >= MINUTE_MS;
-    setText(byId("end-first"), moved ? `It was first to close on ${momentText(first)}.${extendedTimes(item)}` : "");
+    setText(byId("end-first"), moved ? `It was first scheduled to close on ${momentText(first)}.${extendedTimes(item)}` : "");
     const running = view.leftMs !== undefined;
     byId("countdown").hidden = !running;
     if (running) this.#drawParts(durationParts(view.leftMs));

@@ -15,7 +15,7 @@ const DONE = {
   revoke_token: "Revoked the token",
   create_api_key: "Made the API key",
   revoke_api_key: "Revoked the API key",
-  retry_dead_letter: "Tried dead letter",
+  retry_dead_letter: "Retried dead letter",
   recover_shard: "Rebuilt shard",
 };
 const WORDS = { ready: "Ready", degraded: "Degraded", unavailable: "Unavailable", unreachable: "Does not answer" };

@@ -54,15 +54,15 @@ export class HouseBidders {
   #draw() {
     this.button.hidden = this.#isAsked === null || !this.mayRule();
     if (this.#isAsked === null) return;
-    setText(byId("approval-words"), this.#isAsked ? "All lots ask for approval." : "A lot asks for approval only if its terms say so.");
-    setText(this.button, this.#isAsked ? "Ask for approval no longer" : "Ask for approval on all lots");
+    setText(byId("approval-words"), this.#isAsked ? "All lots require approval." : "A lot requires approval only if its terms say so.");
+    setText(this.button, this.#isAsked ? "No longer require approval" : "Require approval on all lots");
   }
 
   #ask() {
     const isAsked = !this.#isAsked;
     const question = isAsked
-      ? { title: "Ask for approval on all lots?", words: "From now on only bidders who were approved may bid. Bids that were accepted stand.", yes: "Ask for approval" }
-      : { title: "Ask for approval no longer?", words: "Lots that ask for approval themselves still do.", yes: "Ask no longer" };
+      ? { title: "Require approval on all lots?", words: "From now on only approved bidders may bid. Accepted bids stand.", yes: "Require approval" }
+      : { title: "No longer require approval?", words: "Lots with approval in their own terms still require it.", yes: "No longer require it" };
     this.confirmation.ask({ ...question, why: WHY_ARCHIVED }, async (reason) => {
       try {
         const { approval_required: isAskedNow } = await askApproval(isAsked, reason);

@@ -143,8 +143,8 @@ export class Lot {
   #askExtend() {
     const { status } = this.#now;
     const words =
-      `${status === "paused" ? "So much is added to the time that is left." : `It closes on ${momentText(endOf(this.#now))}.`} ` +
-      "An end can only become later, by 30 days in all.";
+      `${status === "paused" ? "The remaining time grows by this length." : `It closes on ${momentText(endOf(this.#now))}.`} ` +
+      "The end can only move later, by 30 days in all.";
     // Sent again after no answer, it is the same request.
     const key = crypto.getRandomValues(new Uint32Array(4)).join("-");
     this.#askAnd({ title: "Move the end?", words, yes: "Move the end", amount: MINUTES }, (id, reason, minutes) =>

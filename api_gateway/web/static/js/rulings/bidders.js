@@ -167,7 +167,7 @@ export class Bidders {
       // What was known of the bidder may no longer hold.
       this.#user = this.#told = null;
       this.draw();
-      setText(this.error, `What holds for ${userId} could not be read. ${sentence(error.message)}`);
+      setText(this.error, `The rulings on ${userId} could not be read. ${sentence(error.message)}`);
       return false;
     }
   }
@@ -218,7 +218,7 @@ export class Bidders {
     const shown = this.#shown;
     if (shown.length > 0) return this.first.hidden && this.following.hidden ? "" : `From ${shown[0].user_id} to ${shown.at(-1).user_id}.`;
     if (this.#next !== null) return "None here; others may follow.";
-    return this.#here === null ? "Nobody was approved, blocked or limited." : "No more of them.";
+    return this.#here === null ? "Nobody was approved, blocked or limited." : "There are no more.";
   }
 
   #drawRows() {
@@ -275,9 +275,9 @@ export function toldBetter(error) {
   const more = {
     403: "Sign in as somebody who may rule on bidders.",
     409: error.code === "TOO_MANY_RULINGS" ? "Nothing was changed." : "",
-    503: "What was decided gets everywhere by itself; to repeat it does no harm.",
+    503: "The decision reaches all lots by itself; you may safely repeat it.",
   }[error.status];
-  const unknown = error.status === 0 ? "It may have been done: to repeat it does no harm." : "";
+  const unknown = error.status === 0 ? "It may have been done; you may safely repeat it." : "";
   error.message = [sentence(error.message), more ?? unknown].filter((words) => words !== "").join(" ");
   return error;
 }

@@ -60,7 +60,7 @@ export class Confirmation {
     if (this.#isBusy) return;
     const reason = this.reason.value.trim();
     const amount = this.#asked === null ? null : this.#asked.parse(this.amount.value);
-    this.#complain(this.reason, reason === "" ? "Say why: it is kept." : "");
+    this.#complain(this.reason, reason === "" ? "Please give a reason; it is kept." : "");
     const isMissing = this.#asked !== null && amount === null;
     this.#complain(this.amount, isMissing ? this.#asked.complaint : "");
     if (reason === "" || isMissing) return;

@@ -3,18 +3,18 @@
 import { formatMoney } from "../lib/money.js";
 import { OF_ALL, bidderOf, ofItem, ofSeller, rule, ruledBidders, spendingOf } from "./calls.js";
 
-const STANDS = "Bids that were accepted stand, and a maximum goes on to bid: a void by an operator strikes it.";
+const STANDS = "Accepted bids stand, and a maximum keeps bidding. Only a void by an operator strikes a bid.";
 
 const REFUSED = {
   BLOCKED: "May not bid here: blocked.",
-  NOT_APPROVED: "May not bid here: approval is asked for, and not given.",
+  NOT_APPROVED: "May not bid here: not approved.",
 };
 
 /** Who may bid on a lot, in words. `asks`: it asks for approval; `houseAsks`: all lots do. */
 export function whoMayBid({ isOver, asks, houseAsks }) {
   if (isOver) return "The bidding is over.";
-  if (asks) return "The lot asks for approval.";
-  return houseAsks ? "All lots ask for approval." : "Whoever is not blocked may bid.";
+  if (asks) return "This lot requires approval.";
+  return houseAsks ? "All lots require approval." : "Everybody who is not blocked may bid.";
 }
 
 /** One lot. `item` is what is shown: `{id, currency}`. */
@@ -71,16 +71,16 @@ export class LotPlace {
 
   questions(user) {
     return {
-      approve: [`Approve ${user} on this lot?`, "An approval lets somebody bid where that is asked for. Blocks go on.", "Approve"],
-      unapprove: [`Take the approval of ${user} back?`, `An approval ${this.byHouse} goes on. ${STANDS}`, "Take it back"],
-      block: [`Block ${user} on this lot?`, `No more of their bids are taken here. ${STANDS}`, "Block"],
-      unblock: [`Take the block of ${user} back?`, `Blocks by the seller and ${this.byHouse} go on.`, "Take it back"],
-      limit: [`Limit ${user} on this lot?`, "Neither a bid nor a maximum may be above this. What was accepted before stands.", "Limit"],
-      unlimit: [`Take the limit of ${user} back?`, "Then bids on this lot may be of any amount. A spending limit goes on.", "Take it back"],
+      approve: [`Approve ${user} on this lot?`, "An approval lets the bidder bid where approval is required. Blocks still apply.", "Approve"],
+      unapprove: [`Take the approval of ${user} back?`, `An approval ${this.byHouse} still applies. ${STANDS}`, "Take it back"],
+      block: [`Block ${user} on this lot?`, `Their further bids here are refused. ${STANDS}`, "Block"],
+      unblock: [`Take the block of ${user} back?`, `Blocks by the seller and ${this.byHouse} still apply.`, "Take it back"],
+      limit: [`Limit ${user} on this lot?`, "No bid and no maximum may exceed this amount. Bids that were accepted before stand.", "Limit"],
+      unlimit: [`Take the limit of ${user} back?`, "Then bids on this lot may have any amount. A spending limit still applies.", "Take it back"],
     };
   }
 
-  amountLabel = "The most that one bid may come to";
+  amountLabel = "Highest amount of one bid";
 }
 
 /** All lots of a seller. `seller` is who is shown; `lots` are theirs, in words. */
@@ -108,7 +108,7 @@ export class SellerPlace {
   }
 
   wordsOf({ blocked }) {
-    return blocked ? `May not bid on any of ${this.lots}.` : `May bid on ${this.lots}, where nothing else forbids it.`;
+    return blocked ? `May not bid on any of ${this.lots}.` : `May bid on ${this.lots}, unless another ruling forbids it.`;
   }
 
   figuresOf() {
@@ -117,8 +117,8 @@ export class SellerPlace {
 
   questions(user) {
     return {
-      block: [`Block ${user} on all of ${this.lots}?`, `No more of their bids are taken there, nor on later lots. ${STANDS}`, "Block"],
-      unblock: [`Take the block of ${user} back?`, "Blocks on single lots and by the house go on.", "Take it back"],
+      block: [`Block ${user} on all of ${this.lots}?`, `Their further bids there, and on later lots, are refused. ${STANDS}`, "Block"],
+      unblock: [`Take the block of ${user} back?`, "Blocks on single lots and by the house still apply.", "Take it back"],
     };
   }
 }
@@ -160,8 +160,8 @@ export class HousePlace {
 
   wordsOf({ approved, blocked, approval_required: isAsked }) {
     if (blocked) return "May not bid on any lot.";
-    if (approved) return "May bid wherever approval is asked for.";
-    return isAsked ? "May bid only on lots where they are approved." : "May bid where no approval is asked for.";
+    if (approved) return "May bid on lots that require approval.";
+    return isAsked ? "May bid only on lots where they are approved." : "May bid on lots that do not require approval.";
   }
 
   /** What somebody leads with is counted from their first limit in the currency on. */
@@ -177,18 +177,18 @@ export class HousePlace {
   questions(user) {
     const inCurrency = `in ${this.currency}`;
     return {
-      approve: [`Approve ${user} on all lots?`, "They may bid wherever approval is asked for. Blocks go on.", "Approve"],
-      unapprove: [`Take the approval of ${user} back?`, `Approvals on single lots go on. ${STANDS}`, "Take it back"],
-      block: [`Block ${user} on all lots?`, `No more of their bids are taken, on any lot. ${STANDS}`, "Block"],
-      unblock: [`Take the block of ${user} back?`, "Blocks on single lots and by sellers go on.", "Take it back"],
+      approve: [`Approve ${user} on all lots?`, "They may bid on lots that require approval. Blocks still apply.", "Approve"],
+      unapprove: [`Take the approval of ${user} back?`, `Approvals on single lots still apply. ${STANDS}`, "Take it back"],
+      block: [`Block ${user} on all lots?`, `Their further bids on any lot are refused. ${STANDS}`, "Block"],
+      unblock: [`Take the block of ${user} back?`, "Blocks on single lots and by sellers still apply.", "Take it back"],
       limit: [
         `Limit what ${user} spends?`,
-        `The sum of the maxima with which they lead, over all lots ${inCurrency}. What they lead with already counts, and stands.`,
+        `This limits the sum of the maxima with which they lead, over all lots ${inCurrency}. Their present leads count, and stand.`,
         "Limit",
       ],
-      unlimit: [`Take the limit of ${user} back?`, `They may lead with any amount ${inCurrency}. Limits on single lots go on.`, "Take it back"],
+      unlimit: [`Take the limit of ${user} back?`, `They may lead with any amount ${inCurrency}. Limits on single lots still apply.`, "Take it back"],
     };
   }
 
-  amountLabel = "The most that they may lead with";
+  amountLabel = "Highest total with which they may lead";
 }

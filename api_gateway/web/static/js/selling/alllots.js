@@ -39,7 +39,7 @@ export class AllLots {
   admit(own) {
     byId("seller-form").hidden = own !== null;
     setText(byId("all-title"), own === null ? "Blocked on all lots of a seller" : "Blocked on all of your lots");
-    setText(byId("all-words"), own === null ? "Say whose lots, or open one of them." : "");
+    setText(byId("all-words"), own === null ? "Name a seller, or open one of the seller's lots." : "");
     if (own !== null) this.#show(own, "your lots");
   }
 
@@ -63,7 +63,7 @@ export class AllLots {
     this.#place.seller = seller;
     this.#place.lots = lots;
     byId("seller-bidders").hidden = false;
-    setText(byId("all-words"), `Whoever is blocked here may not bid on any of ${lots}, nor on later ones.`);
+    setText(byId("all-words"), `Bidders who are blocked here may not bid on any of ${lots}, nor on later lots.`);
     setText(byId("seller-error"), "");
     this.bidders.restart();
     this.onSeller(seller);

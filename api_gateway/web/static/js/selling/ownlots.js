@@ -98,7 +98,7 @@ export class OwnLots {
   }
 
   #emptyText() {
-    if (this.#cursors.length > 1) return "No more of them.";
+    if (this.#cursors.length > 1) return "There are no more.";
     if (byId("lots-status").value !== "") return "None of these lots has this status at the moment.";
     return this.#isOwn ? "You have no lots yet." : "This seller has no lots.";
   }

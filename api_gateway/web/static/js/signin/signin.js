@@ -23,7 +23,7 @@ function enter(known) {
 }
 
 async function exchange(code) {
-  show("Signing in…", "The link is being looked at.");
+  show("Signing in…", "The page is checking the link.");
   try {
     const known = await sessionOf(await tokenFor(code));
     const roles = known.roles.join(", ") || "none";
@@ -43,7 +43,7 @@ mountAccount();
 onSession((reason) => {
   if (reason === "in") location.assign("/");
 });
-if (!signsIn) show("Nobody signs in here", "This house asks nobody who they are: choose a lot, and bid.");
+if (!signsIn) show("Nobody signs in here", "This house needs no sign-in: choose a lot, and bid.");
 else if (code !== "") exchange(code);
 else if (session() !== null) show("You are signed in", `As ${session().user}, in this tab.`);
 else {
