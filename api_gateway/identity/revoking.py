@@ -66,6 +66,8 @@ class Revoking:
         self._store = store
         self._link = link
         self._epoch: str | None = None
+        self._own = 0
+        """How many revocations this gateway has made: one that is made while a look reads is not in what it read."""
         self._is_news = asyncio.Event()
         self._heard_on: Client | None = None
         self._cannot = Seldom(logger)
@@ -92,6 +94,7 @@ class Revoking:
         # 1. This is in Redis, under an epoch. 2. Redis loses both. 3. The next look finds the epoch of before, and
         # would take what is there for all that is known here.
         self._epoch = None
+        self._own += 1
         if done.is_recorded and (shard := shard_of_key(REVOCATIONS_KEY)) is not None:
             self._on_outbox(shard)
         client = self._link.client
@@ -106,17 +109,20 @@ class Revoking:
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
         """
-        epoch = await self._store.epoch()
+        epoch: str | None = await self._store.epoch()
         if self.known.is_known and epoch == self._epoch:
             return
+        own = self._own
         found = await self._store.read()
         self.known.add(found)
         self.known.is_known = True
         if lost := {name: one for name, one in self.known.lasting.items() if name not in found}:
             with contextlib.suppress(TooManyRevocations):
                 await self._store.put_back(lost)
-            epoch = await self._store.epoch()
-        self._epoch = epoch
+                # Another gateway may have revoked something since the read, so the epoch of now may cover what was not
+                # read. The next look reads again.
+                epoch = None
+        self._epoch = epoch if own == self._own else None
 
     async def tell_withdrawn(self) -> None:
         """Tell broadcasters, which have no keys, that what was given for tokens of these keys is good no longer. Each

@@ -34,6 +34,7 @@ PROGRAMS: Final = {
     "login": Program("archival_worker", ("login",)),
     "audit": Program("archival_worker", ("audit",)),
     "verify-export": Program("archival_worker", ("verify-export",)),
+    "retention": Program("archival_worker", ("retention",)),
     "prepare-aws": Program("infrastructure.docker.prepare_aws"),
     "form-cluster": Program("infrastructure.docker.form_cluster"),
 }

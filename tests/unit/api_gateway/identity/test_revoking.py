@@ -137,3 +137,41 @@ async def test_while_the_store_is_away_what_is_known_holds_and_nothing_is_promis
     store.is_away, store.is_full = False, True
     with pytest.raises(TooManyRevocations):
         await here.revoke_user("bob", **WHY)
+
+
+async def test_a_revocation_between_the_read_and_the_giving_back_is_read() -> None:
+    store = Store()
+    one, other = gateway(store), gateway(store)
+    await one.revoke_user("eve", **WHY)
+    store.kept.clear()  # Redis has lost it, and one gives it back.
+    give_back = store.put_back
+
+    async def meanwhile(known: Mapping[str, Revocation]) -> None:
+        await other.revoke_user("mallory", **WHY)
+        await give_back(known)
+
+    store.put_back = meanwhile  # type: ignore[method-assign]
+    await one.look()
+    store.put_back = give_back  # type: ignore[method-assign]
+    await one.look()
+    assert set(one.known.lasting) == {"u:eve", "u:mallory"}
+
+
+async def test_an_own_revocation_during_a_look_is_given_back_after_a_loss() -> None:
+    store = Store()
+    one = gateway(store)
+    await one.revoke_user("ann", **WHY)
+    read = store.read
+
+    async def meanwhile() -> dict[str, Revocation]:
+        await one.revoke_user("eve", **WHY)
+        return await read()
+
+    store.read = meanwhile  # type: ignore[method-assign]
+    await one.look()
+    store.read = read  # type: ignore[method-assign]
+    # A failover to a replica that lacks the newest: the epoch of before is back.
+    del store.kept["u:eve"]
+    store.number -= 1
+    await one.look()
+    assert set(store.kept) == {"u:ann", "u:eve"}
