@@ -103,10 +103,12 @@ class RulingMade(msgspec.Struct):
 
 
 class AuditPage(msgspec.Struct):
-    """Operations on one item, and rulings on its bidders, each newest first."""
+    """Operations on one item, and rulings on its bidders, each newest first. `partial` is true while the archive, or
+    Redis, cannot be asked: something may be missing."""
 
     operations: list[Operation]
     rulings: list[RulingMade]
+    partial: bool
 
 
 class RulingsPage(msgspec.Struct):

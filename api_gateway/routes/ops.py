@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.changes.new_items import checked_item_id
-from api_gateway.context import Context, context_of
+from api_gateway.context import context_of
 from api_gateway.contract.documented import json_content
 from api_gateway.contract.schemas import USER_ID_RULE
 from api_gateway.ops.overview import (
@@ -132,13 +132,15 @@ async def get_acts(request: Request, before: Before = None, limit: Limit = 50) -
     },
 )
 async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) -> Response:
-    """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, as they are archived: who did
-    it, and why.
+    """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, from the moment they were
+    made: who did it, and why.
 
     410 HISTORY_RETIRED: what was done to it is in the item's export alone, which the answer names; what was ruled on
     its bidders is in the table `rulings` alone.
     """
-    context: Context = context_of(request)
+    page = await context_of(request).audit.page(checked_item_id(item_id), limit)
+    if page.retired is not None:
+        raise page.retired.error(item_id)
     operations = [
         Operation(
             epoch=row["epoch"],
@@ -150,12 +152,9 @@ async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) ->
             at=to_rfc3339(row["at_us"]),
             end_time=None if row["end_us"] is None else to_rfc3339(row["end_us"]),
         )
-        for row in await context.archive.operations(checked_item_id(item_id), limit)
+        for row in page.operations
     ]
-    if (retired := await context.archive.retired(item_id)) is not None:
-        raise retired.error(item_id)
-    rulings = await context.archive.rulings_on_item(item_id, limit)
-    return _told(AuditPage(operations, [_ruling(row) for row in rulings]))
+    return _told(AuditPage(operations, [_ruling(row) for row in page.rulings], page.partial))
 
 
 @router.get(

@@ -107,6 +107,11 @@ export class Bidders {
     if (this.#user !== null) await this.#show(this.#user);
   }
 
+  /** Reads the list again where it stands; what was asked for before is not shown. */
+  async readAgain() {
+    await this.#list(this.#here, this.#from);
+  }
+
   /** Whether this is known of them; of others the list has it on another page. */
   isBlocked(userId) {
     if (userId === this.#user) return this.#told.blocked;
@@ -133,7 +138,7 @@ export class Bidders {
     // It is done; what cannot be read now is said on the page.
     await this.#lookUp(userId, false);
     setText(this.done, "Done, and noted in your name.");
-    await this.#list(this.#here, this.#from);
+    await this.readAgain();
     return this.card.hidden ? this.input : this.title;
   }
 
