@@ -156,10 +156,10 @@ async def test_an_operation_is_done_to_the_lot_that_the_question_names(house: Ho
 async def test_what_was_just_done_is_shown_while_the_archive_lags(
     platform: Stack, house: House, street: Street
 ) -> None:
-    await house.create("anemometer", start_price=10, duration_s=3600)
+    await house.create("udometer", start_price=10, duration_s=3600)
     ada = await street.person("ada")
-    await ada.open("/ops?lot=anemometer")
-    await ada.sees("#lot-name", "Lot anemometer")
+    await ada.open("/ops?lot=udometer")
+    await ada.sees("#lot-name", "Lot udometer")
     async with frozen(platform, ARCHIVAL_WORKER):
         await ada.page.get_by_role("button", name="Pause", exact=True).click()
         await ada.at("#reason").fill("a question came up")

@@ -226,8 +226,8 @@ async def test_a_feed_without_events_is_shown_as_delayed(platform: Stack, house:
 
 
 async def test_bids_that_another_answer_has_brought_are_not_said_to_be_missing(house: House, street: Street) -> None:
-    await house.create("octant", start_price=10, duration_s=3600)
-    await house.bid("octant", "bob", amount=10)
+    await house.create("nonant", start_price=10, duration_s=3600)
+    await house.bid("nonant", "bob", amount=10)
     ada = await street.person("ada")
     asked = 0
     may_fail = asyncio.Event()
@@ -241,13 +241,13 @@ async def test_bids_that_another_answer_has_brought_are_not_said_to_be_missing(h
         await may_fail.wait()
         await route.abort()
 
-    await ada.page.route("**/api/v1/items/octant/bids?*", fail_late)
-    await ada.open_lot("octant")
-    await house.bid("octant", "cyd", amount=20)
+    await ada.page.route("**/api/v1/items/nonant/bids?*", fail_late)
+    await ada.open_lot("nonant")
+    await house.bid("nonant", "cyd", amount=20)
     await expect(ada.at("#history-rows tr")).to_have_count(2)
     async with ada.page.expect_event("requestfailed"):
         may_fail.set()
-    await house.bid("octant", "bob", amount=30)
+    await house.bid("nonant", "bob", amount=30)
     await expect(ada.at("#history-rows tr")).to_have_count(3)
     await expect(ada.at("#history-note")).to_be_empty()
 

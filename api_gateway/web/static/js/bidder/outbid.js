@@ -122,7 +122,7 @@ export class OutbidNotice {
     lot.led = null;
     // Where nobody leads now, the bid was voided.
     if (lot.standing === "outbid" && Boolean(state.highest_bidder)) this.#tellOutbid(itemId, lot);
-    else forgetLead(itemId, this.userId);
+    else forgetLead(itemId, this.userId, state);
   }
 
   #follow(itemId, hasBid) {
@@ -140,7 +140,7 @@ export class OutbidNotice {
     if (this.#lots.get(itemId) !== lot || lot.standing !== "outbid") return;
     // What could not be told now is told by the next page.
     if (item === null && !isSaidByPage) return;
-    forgetLead(itemId, this.userId);
+    forgetLead(itemId, this.userId, lot.register.state);
     if (isSaidByPage || isFinalStatus(item.status)) return;
     const price = formatMoney(item.current_bid, item.currency ?? "USD");
     const name = item.name || itemId;

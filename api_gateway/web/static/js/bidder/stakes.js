@@ -65,9 +65,10 @@ export function rememberLead(itemId, userId, { epoch, seq }) {
   change(itemId, userId, { led: { epoch, seq } });
 }
 
-/** They were told that they lead no longer, or it concerns nobody any more. */
-export function forgetLead(itemId, userId) {
-  if (ledAt(itemId, userId) !== null) change(itemId, userId, { led: null });
+/** They were told that they do not lead at this version, or it concerns nobody. A later lead, seen in another tab, stays. */
+export function forgetLead(itemId, userId, version) {
+  const led = ledAt(itemId, userId);
+  if (led !== null && compareVersions(led, version) < 0) change(itemId, userId, { led: null });
 }
 
 function change(itemId, userId, what) {
