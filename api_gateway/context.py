@@ -28,6 +28,7 @@ from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts
 from api_gateway.own.watch_lists import WatchLists
 from api_gateway.reads.archive import Archive
+from api_gateway.reads.audit import Audit
 from api_gateway.reads.history import History
 from api_gateway.reads.listing import Listing
 from api_gateway.settings import Settings
@@ -87,6 +88,7 @@ class Context:
     archive: Archive
     listing: Listing
     history: History
+    audit: Audit
     operations: Operations
     rulings: BidderRulings
     closer: Closer

@@ -50,6 +50,7 @@ from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts, parse_parts
 from api_gateway.own.watch_lists import WatchLists
 from api_gateway.reads.archive import Archive
+from api_gateway.reads.audit import Audit
 from api_gateway.reads.catalogue import Catalogue
 from api_gateway.reads.history import History
 from api_gateway.reads.listing import Listing
@@ -170,6 +171,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         closer = Closer(item_scripts, owned_shards=relay.owned_shards, on_outbox=relay.notice)
         memory = MemoryWatch(redis)
         history = History(redis, archive)
+        audit = Audit(redis, archive)
         operations = Operations(
             item_scripts,
             item_index,
@@ -259,6 +261,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
             archive=archive,
             listing=Listing(Catalogue(reads.archive, archive.asking), item_index),
             history=history,
+            audit=audit,
             operations=operations,
             rulings=rulings,
             closer=closer,

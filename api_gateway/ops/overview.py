@@ -112,10 +112,12 @@ class RetiredLog(msgspec.Struct):
 
 
 class AuditPage(msgspec.Struct):
-    """Operations on one item, and rulings on its bidders, each newest first."""
+    """Operations on one item, and rulings on its bidders, each newest first. `partial` is true while the archive, or
+    Redis, cannot be asked: something may be missing."""
 
     operations: list[Operation]
     rulings: list[RulingMade]
+    partial: bool
     retired: Annotated[
         RetiredLog | None,
         Meta(description="Of a retired item: where its operations are told, of which none are here."),

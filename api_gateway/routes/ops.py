@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 
 from api_gateway.changes.new_items import checked_item_id
-from api_gateway.context import Context, context_of
+from api_gateway.context import context_of
 from api_gateway.contract.documented import json_content
 from api_gateway.contract.schemas import USER_ID_RULE
 from api_gateway.ops.overview import (
@@ -133,13 +133,13 @@ async def get_acts(request: Request, before: Before = None, limit: Limit = 50) -
     },
 )
 async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) -> Response:
-    """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, as they are archived: who did
-    it, and why.
+    """Pauses, resumptions, later ends, the withdrawal, voids, and rulings on its bidders, from the moment they were
+    made: who did it, and why.
 
-    Of a retired item `retired` names the export, which alone has what was done to it; what was ruled on its bidders is
-    told as before.
+    For a retired item `retired` names the export, which alone has the operations; the rulings on its bidders are here
+    as before.
     """
-    context: Context = context_of(request)
+    page = await context_of(request).audit.page(checked_item_id(item_id), limit)
     operations = [
         Operation(
             epoch=row["epoch"],
@@ -151,14 +151,15 @@ async def get_audit(request: Request, item_id: ItemIdPath, limit: Limit = 50) ->
             at=to_rfc3339(row["at_us"]),
             end_time=None if row["end_us"] is None else to_rfc3339(row["end_us"]),
         )
-        for row in await context.archive.operations(checked_item_id(item_id), limit)
+        for row in page.operations
     ]
-    rulings = [_ruling(row) for row in await context.archive.rulings_on_item(item_id, limit)]
-    if (retired := await context.archive.retired(item_id)) is None:
-        return _told(AuditPage(operations, rulings))
-    # Of what was done to it a part may have been read before it was gone.
+    rulings = [_ruling(row) for row in page.rulings]
+    if (retired := page.retired) is None:
+        return _told(AuditPage(operations, rulings, page.partial))
+    # Some operations may have been read before they were removed.
     at = to_rfc3339(retired.retired_at)
-    return _told(AuditPage([], rulings, RetiredLog(retired.export, retired.head, retired.bids, at)))
+    log = RetiredLog(retired.export, retired.head, retired.bids, at)
+    return _told(AuditPage([], rulings, page.partial, log))
 
 
 @router.get(

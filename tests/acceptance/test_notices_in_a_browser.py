@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
+from tests.acceptance.guarded import GuardedHouse
+from tests.acceptance.test_signing_in_a_browser import kept
 from tests.waiting import eventually
 
 pytestmark = in_a_browser
@@ -39,6 +44,10 @@ NOTICES = """
 """
 
 
+ELSEWHERE = "/sell"
+"""A page that follows no lot."""
+
+
 async def told(person: Person) -> list[list[str]]:
     """Title and text of each notice of the browser, so far."""
     found: list[list[str]] = await person.page.evaluate("told.map(({ title, body }) => [title, body])")
@@ -52,6 +61,151 @@ async def is_told(person: Person, *notices: list[str]) -> None:
     await eventually(so, f"{notices}")
 
 
+async def meets(person: Person, item_id: str, heard: int) -> None:
+    """The page has heard of the lot, in frames after the first ``heard`` ones."""
+
+    def so() -> bool:
+        frames = (json.loads(text) for text in person.heard[heard:])
+        return item_id in {frame.get("item_id") for frame in frames if frame["type"] == "snapshot"}
+
+    await eventually(so, f"a snapshot of {item_id}")
+
+
+async def opens_beside(person: Person, item_id: str, *others: str) -> None:
+    """Opens the page of a lot, and returns once that page knows how the other lots are."""
+    heard = len(person.heard)
+    await person.open_lot(item_id)
+    for other in others:
+        await meets(person, other, heard)
+
+
+async def says_nothing_of(person: Person, house: House, other: str, *, here: str, amount: float) -> None:
+    """The page of the lot ``here`` has heard how the other one is, and tells nothing about it."""
+    asked: list[str] = []
+    person.page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    heard = len(person.heard)
+    await person.reload_lot()
+    await meets(person, other, heard)
+    # What comes later over the same connection is shown: so is what the page has to say of what came before.
+    await house.bid(here, "cyd", amount=amount)
+    await person.sees("#price", f"${amount:.2f}")
+    await expect(person.at("#outbid .outbid")).to_have_count(0)
+    assert f"/api/v1/items/{other}" not in asked, "it is asked for only to be told about"
+
+
+async def test_a_lead_that_was_lost_between_two_pages_is_told_once(house: House, street: Street) -> None:
+    for item in ("viol", "rebec"):
+        await house.create(item, start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("viol")
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    second = Person("ada", await ada.page.context.new_page(), ada.base_url)
+    await opens_beside(second, "rebec", "viol")
+    await ada.open(ELSEWHERE)
+    await house.bid("viol", "bob", amount=20)
+    # The tab that is open tells it, and no page that is opened after that.
+    await second.sees("#outbid", "You were outbid on Lot viol, now at $20.00.")
+    await opens_beside(ada, "rebec", "viol")
+    await says_nothing_of(ada, house, "viol", here="rebec", amount=11)
+    # Nobody was there to be told: the next page does it, and no page after that.
+    await house.bid("viol", "ada", amount=30)
+    await ada.open_lot("viol")
+    await ada.sees("#standing", "You lead")
+    await second.page.close()
+    await ada.open(ELSEWHERE)
+    await house.bid("viol", "bob", amount=40)
+    await opens_beside(ada, "rebec", "viol")
+    await ada.sees("#outbid", "You were outbid on Lot viol, now at $40.00.")
+    await says_nothing_of(ada, house, "viol", here="rebec", amount=12)
+    # On the page of the lot itself the page says it, and the next one does not.
+    await house.bid("viol", "ada", amount=50)
+    await ada.open_lot("viol")
+    await ada.sees("#standing", "You lead")
+    await house.bid("viol", "bob", amount=60)
+    await ada.sees("#standing", "You were outbid")
+    await opens_beside(ada, "rebec", "viol")
+    await says_nothing_of(ada, house, "viol", here="rebec", amount=13)
+    # What is over is told by the lists.
+    await house.bid("viol", "ada", amount=70)
+    await ada.open_lot("viol")
+    await ada.sees("#standing", "You lead")
+    await ada.open(ELSEWHERE)
+    await house.bid("viol", "bob", amount=80)
+    await house.operate("viol", "cancel", "it broke")
+    await opens_beside(ada, "rebec", "viol")
+    await says_nothing_of(ada, house, "viol", here="rebec", amount=14)
+
+
+async def test_a_lead_that_only_the_answer_to_the_bid_has_told_is_remembered(house: House, street: Street) -> None:
+    for item in ("shawm", "crumhorn"):
+        await house.create(item, start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.page.route_web_socket(re.compile("/ws"), lambda _socket: None)  # silent
+    await ada.open("/items/shawm")
+    await expect(ada.at("#bid-button")).not_to_have_attribute("aria-disabled", "true")
+    await ada.page.route("**/api/v1/items/shawm?*", lambda route: route.abort())
+    await ada.bids("10")
+    await ada.sees("#verdict", "Your bid of $10.00 was accepted. You lead.")
+    await house.bid("shawm", "bob", amount=20)
+    beside = Person("ada", await ada.page.context.new_page(), ada.base_url)
+    await ada.page.close()
+    await opens_beside(beside, "crumhorn", "shawm")
+    await beside.sees("#outbid", "You were outbid on Lot shawm, now at $20.00.")
+
+
+async def test_a_notice_whose_lot_cannot_be_read_is_told_by_the_next_page(house: House, street: Street) -> None:
+    for item in ("cittern", "gittern"):
+        await house.create(item, start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open_lot("cittern")
+    await ada.bids("10")
+    await ada.sees("#standing", "You lead")
+    await opens_beside(ada, "gittern", "cittern")
+    refused = asyncio.Event()
+
+    async def refuse(route: Route) -> None:
+        refused.set()
+        await route.fulfill(status=503, content_type="application/problem+json", body='{"code":"UNAVAILABLE"}')
+
+    await ada.page.route("**/api/v1/items/cittern?*", refuse)
+    await house.bid("cittern", "bob", amount=20)
+    await refused.wait()
+    await ada.open(ELSEWHERE)
+    await ada.page.unroute("**/api/v1/items/cittern?*")
+    await opens_beside(ada, "gittern", "cittern")
+    await ada.sees("#outbid", "You were outbid on Lot cittern, now at $20.00.")
+
+
+async def test_a_lead_of_another_device_that_was_seen_here_is_told_here_when_it_is_lost(
+    known: GuardedHouse, lane: Street
+) -> None:
+    for item in ("bombard", "racket"):
+        await known.create(item, start_price=10, duration_s=3600)
+    await known.bid("bombard", "wilma", amount=10)
+    here = await lane.person("wilma")
+    await here.open("/")
+    await known.sign_in(here, "bidder")
+
+    async def leads() -> bool:
+        await here.open("/?status=mine")
+        await expect(here.at("#count").or_(here.at("#none-such-text")).first).not_to_be_empty()
+        return await here.at(".card:visible").count() == 1
+
+    await eventually(leads, "the bid of another device", seconds=60)
+    await here.sees(".card .tag-good", "You lead")
+    await here.open(ELSEWHERE)
+    await known.bid("bombard", "rival", amount=20)
+    await opens_beside(here, "racket", "bombard")
+    await here.sees("#outbid", "You were outbid on Lot bombard, now at $20.00.")
+    await known.bid("bombard", "wilma", amount=30)
+    await expect(here.at("#outbid .outbid")).to_have_count(0)
+    await here.page.get_by_role("button", name="Sign out").click()
+    await expect(here.at(".account-name")).to_be_hidden()
+    left = (await kept(here)).replace('"bidding.user_id":"wilma"', "")
+    assert [word for word in ("wilma", "bombard", "bidding.") if word in left] == [], left
+
+
 async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Street) -> None:
     for item in ("clarinet", "bassoon", "oboe"):
         await house.create(item, start_price=10, duration_s=3600)
@@ -61,6 +215,7 @@ async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Stre
     await ada.sees("#standing", "You lead")
     await ada.open_lot("oboe")
     await ada.page.get_by_role("button", name="Watch this lot").click()
+    heard = len(ada.heard)
     await ada.open_lot("clarinet")
     await ada.bids("10")
     await ada.sees("#standing", "You lead")
@@ -71,7 +226,8 @@ async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Stre
     await button.click()
     await expect(button).to_have_attribute("aria-pressed", "true")
     await ada.sees("#notify-note", "your browser tells you when you are outbid")
-    await eventually(lambda: {"bassoon", "oboe"} <= {frame["item_id"] for frame in ada.frames("snapshot")}, "others")
+    for other in ("bassoon", "oboe"):
+        await meets(ada, other, heard)
 
     # While the page is in sight, the page tells it.
     await house.bid("bassoon", "bob", amount=20)
@@ -85,7 +241,11 @@ async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Stre
     await house.bid("oboe", "bob", amount=40)
     await house.bid("oboe", "bob", amount=50)
     await eventually(lambda: 50 in [frame["amount"] for frame in ada.frames("bid") if frame["item_id"] == "oboe"])
-    assert [title for title, _ in await told(ada)][1:] == ["A bid on Lot oboe"]
+
+    async def is_said_once() -> bool:
+        return [title for title, _ in await told(ada)][1:] == ["A bid on Lot oboe"]
+
+    await eventually(is_said_once, "one bid on what is watched")
     await ada.page.evaluate("hide(false)")
     assert await ada.page.evaluate("told.filter(({ isOpen }) => isOpen).length") == 0
 
@@ -124,8 +284,7 @@ async def test_a_room_has_one_connection(house: House, street: Street) -> None:
     await ada.sees("#standing", "You lead")
     sockets: list[Any] = []
     ada.page.on("websocket", lambda socket: sockets.append(socket.url))
-    await ada.open_lot("euphonium")
-    await eventually(lambda: "sousaphone" in [frame["item_id"] for frame in ada.frames("snapshot")], "the other lot")
+    await opens_beside(ada, "euphonium", "sousaphone")
     await house.bid("sousaphone", "bob", amount=20)
     await ada.sees("#outbid", "You were outbid on Lot sousaphone, now at $20.00.")
     # What is said of the other lot is not said of this one.
@@ -154,8 +313,7 @@ async def test_a_notice_covers_neither_the_price_nor_the_button(
     await ada.open_lot(there)
     await ada.bids("10")
     await ada.sees("#standing", "You lead")
-    await ada.open_lot(here)
-    await eventually(lambda: there in [frame["item_id"] for frame in ada.frames("snapshot")], "the other lot")
+    await opens_beside(ada, here, there)
     await house.bid(there, "bob", amount=20)
     await ada.sees("#outbid", f"You were outbid on Lot {there}")
     for place in (0, 120, 300):
@@ -191,8 +349,7 @@ async def test_a_name_turns_no_words_around(house: House, street: Street) -> Non
     await expect(ada.page).to_have_title(re.compile(r"^\$10\.00 · \u2068Mirror gnihton fo mirror\u2069$"))
     await ada.bids("10")
     await ada.sees("#standing", "You lead")
-    await ada.open_lot("lamp")
-    await eventually(lambda: "mirror" in [frame["item_id"] for frame in ada.frames("snapshot")], "the other lot")
+    await opens_beside(ada, "lamp", "mirror")
     await house.bid("mirror", "bob", amount=20)
     await ada.sees("#outbid", "now at $20.00")
     assert await ada.page.evaluate(_RUNS_RIGHT)

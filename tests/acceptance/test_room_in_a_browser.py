@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from playwright.async_api import WebSocket, expect
+from playwright.async_api import Route, WebSocket, expect
 
 from infrastructure.local.services import API_GATEWAY, BROADCAST_SERVICE
 from infrastructure.local.stack import Stack
@@ -223,6 +223,33 @@ async def test_a_feed_without_events_is_shown_as_delayed(platform: Stack, house:
     await house.bid("telescope", "bob", amount=300)
     await ada.sees("#price", "$300.00")
     await has_every_bid_once(ada, [200, 250, 300])
+
+
+async def test_bids_that_another_answer_has_brought_are_not_said_to_be_missing(house: House, street: Street) -> None:
+    await house.create("nonant", start_price=10, duration_s=3600)
+    await house.bid("nonant", "bob", amount=10)
+    ada = await street.person("ada")
+    asked = 0
+    may_fail = asyncio.Event()
+
+    async def fail_late(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await route.continue_()
+            return
+        await may_fail.wait()
+        await route.abort()
+
+    await ada.page.route("**/api/v1/items/nonant/bids?*", fail_late)
+    await ada.open_lot("nonant")
+    await house.bid("nonant", "cyd", amount=20)
+    await expect(ada.at("#history-rows tr")).to_have_count(2)
+    async with ada.page.expect_event("requestfailed"):
+        may_fail.set()
+    await house.bid("nonant", "bob", amount=30)
+    await expect(ada.at("#history-rows tr")).to_have_count(3)
+    await expect(ada.at("#history-note")).to_be_empty()
 
 
 async def test_the_room_says_how_many_watch(house: House, street: Street) -> None:

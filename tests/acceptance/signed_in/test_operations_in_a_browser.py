@@ -14,6 +14,8 @@ from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import PHONE, House, Street, in_a_browser
 from tests.acceptance.guarded import GuardedHouse
+from tests.acceptance.test_room_in_a_browser import frozen
+from tests.acceptance.test_rulings_in_a_browser import confirm, look_up, press
 from tests.waiting import eventually
 
 pytestmark = in_a_browser
@@ -149,6 +151,80 @@ async def test_an_operation_is_done_to_the_lot_that_the_question_names(house: Ho
     await expect(ada.at("#confirm")).to_be_hidden()
     assert (await house.item("lumen"))["status"] == "open"
     assert (await house.item("kelvin"))["status"] == "cancelled"
+
+
+async def test_what_was_just_done_is_shown_while_the_archive_lags(
+    platform: Stack, house: House, street: Street
+) -> None:
+    await house.create("udometer", start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.open("/ops?lot=udometer")
+    await ada.sees("#lot-name", "Lot udometer")
+    async with frozen(platform, ARCHIVAL_WORKER):
+        await ada.page.get_by_role("button", name="Pause", exact=True).click()
+        await ada.at("#reason").fill("a question came up")
+        await ada.at("#confirm-yes").click()
+        await ada.sees("#audit", "a question came up")
+        await look_up(ada, "#lot-bidders", "bob")
+        await press(ada, "#lot-bidders", "Block")
+        await confirm(ada, "has not paid")
+        await ada.sees("#audit tr:has-text('Blocked bob')", "has not paid")
+
+
+async def test_an_answer_that_took_long_does_not_take_away_what_was_done_since(house: House, street: Street) -> None:
+    await house.create("bathometer", start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    await ada.page.clock.install()
+    asked = 0
+    may_come = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        """The first answer is of the moment at which it was asked for, and comes late; the second one is a failure."""
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            told = await route.fetch()
+            await may_come.wait()
+            await route.fulfill(response=told)
+        elif asked == 2:
+            await route.fulfill(status=503, content_type="application/problem+json", body='{"code":"UNAVAILABLE"}')
+        else:
+            await route.continue_()
+
+    await ada.page.route("**/audit?*", late)
+    await ada.open("/ops?lot=bathometer")
+    await ada.page.get_by_role("button", name="Pause", exact=True).click()
+    await ada.at("#reason").fill("a question came up")
+    await ada.at("#confirm-yes").click()
+    await ada.sees("#done", "Done")
+    # Whatever is read anew before that answer comes, is read now.
+    await ada.page.clock.run_for(3_000)
+    may_come.set()
+    await ada.sees("#audit", "a question came up")
+
+
+async def test_the_lot_that_was_asked_for_last_is_shown(house: House, street: Street) -> None:
+    for item in ("cyanometer", "dilatometer"):
+        await house.create(item, start_price=10, duration_s=3600)
+    ada = await street.person("ada")
+    may_come = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await may_come.wait()
+        await route.continue_()
+
+    await ada.page.route("**/api/v1/items/cyanometer?*", late)
+    await ada.open("/ops")
+    for item in ("cyanometer", "dilatometer"):
+        await ada.at("#find").fill(item)
+        await ada.at("#find").press("Enter")
+    await ada.sees("#lot-name", "Lot dilatometer")
+    async with ada.page.expect_response("**/api/v1/items/cyanometer?*") as answer:
+        may_come.set()
+    await (await answer.value).finished()
+    await house.bid("dilatometer", "bob", amount=10)
+    await ada.sees("#lot-leader", "bob")
+    await ada.sees("#lot-name", "Lot dilatometer")
 
 
 async def test_the_lot_of_the_address_opens_with_the_sign_in_and_leaves_no_name_behind(

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import PHONE, Person, Street, in_a_browser
@@ -116,6 +116,67 @@ async def test_the_watch_list_goes_with_the_person(known: GuardedHouse, guarded:
     await known.end_session(phone)
     await phone.sees("#none-such-text", "You watch no lot.")
     assert "spinet" not in await phone.page.content()
+
+
+async def has_watched(person: Person, *lots: str) -> None:
+    """Their browser watches these lots, and nobody is signed in."""
+    for lot in lots:
+        await person.open_lot(lot)
+        button = person.page.get_by_role("button", name="Watch this lot")
+        await button.click()
+        await expect(button).to_have_attribute("aria-pressed", "true")
+
+
+async def test_what_the_browser_watched_is_taken_over_however_often_the_house_makes_it_wait(
+    known: GuardedHouse, lane: Street
+) -> None:
+    for item in ("ocarina", "panpipe"):
+        await known.create(item, start_price=10, duration_s=3600)
+    zoe = await lane.person("zoe")
+    await has_watched(zoe, "ocarina", "panpipe")
+    await known.sign_in(zoe, "bidder")
+    refusals = [(429, "RATE_LIMITED"), (503, "OVERLOADED"), (429, "RATE_LIMITED")]
+
+    async def refuse(route: Route) -> None:
+        if not refusals:
+            await route.continue_()
+            return
+        status, code = refusals.pop()
+        body = f'{{"code": "{code}", "detail": "later"}}'
+        headers = {"Retry-After": "1"}
+        await route.fulfill(status=status, headers=headers, content_type="application/problem+json", body=body)
+
+    await zoe.page.route("**/api/v1/me/watch-list/*", refuse)
+    await zoe.page.get_by_role("button", name="Add to your watch list").click()
+    await zoe.sees(".take-over", "They are on your watch list now.")
+    await shows(zoe, "/?status=watched", "panpipe", "ocarina")
+
+
+async def test_who_signs_in_while_the_taking_over_waits_gets_nothing_of_it(known: GuardedHouse, lane: Street) -> None:
+    await known.create("kazoo", start_price=10, duration_s=3600)
+    guest = await lane.person("yan")
+    await guest.page.clock.install()
+    await has_watched(guest, "kazoo")
+    await known.sign_in(guest, "bidder")
+    asked: list[str] = []
+
+    async def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        body = '{"code": "RATE_LIMITED", "detail": "later"}'
+        headers = {"Retry-After": "30"}
+        await route.fulfill(status=429, headers=headers, content_type="application/problem+json", body=body)
+
+    await guest.page.route("**/api/v1/me/watch-list/*", refuse)
+    await guest.page.get_by_role("button", name="Add to your watch list").click()
+    await eventually(lambda: len(asked) == 1, "a first attempt")
+    await known.end_session(guest)
+    guest.name = "yul"
+    await known.sign_in(guest, "bidder")
+    await guest.page.clock.fast_forward(31_000)
+    # Only what is pressed now is asked for now.
+    await guest.page.get_by_role("button", name="Watch this lot").click()
+    await guest.sees("#watch-note", "Your watch list stays as it was.")
+    assert len(asked) == 2, asked
 
 
 async def test_what_cannot_be_watched_is_said(known: GuardedHouse, lane: Street) -> None:

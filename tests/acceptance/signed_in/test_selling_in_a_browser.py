@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
@@ -13,6 +14,7 @@ from tests.acceptance.guarded import GuardedHouse
 from tests.acceptance.signed_in.test_rulings_in_a_browser import answer_to_bid, confirm, look_up, press, ruled
 from tests.acceptance.test_accessible_in_a_browser import LOOKS, findings, looks
 from tests.acceptance.test_keyboard_in_a_browser import enter, tabs_to
+from tests.waiting import eventually
 
 pytestmark = in_a_browser
 
@@ -183,6 +185,43 @@ async def test_where_nobody_signs_in_it_is_said_whose_lots(platform: Stack, hous
     await press(sol, ALL, "Block")
     await confirm(sol, "did not pay")
     await sol.sees(f"{ALL} .bidder-card", "May not bid on any of the lots of sven.")
+
+
+async def test_an_answer_that_took_long_does_not_turn_the_price_back(house: House, street: Street) -> None:
+    await house.create("zither", seller_id="zed", start_price=10, duration_s=3600)
+    zed = await street.person("zed")
+    await zed.page.clock.install()
+    await zed.open("/selling?lot=zither")
+    await zed.sees("#lot-price", "$10.00")
+    asked = 0
+    may_come, has_come = asyncio.Event(), asyncio.Event()
+
+    async def late(route: Route) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await route.continue_()
+            return
+        told = await route.fetch()
+        await house.bid("zither", "bob", amount=20)
+        await may_come.wait()
+        await route.fulfill(response=told)
+        has_come.set()
+
+    await zed.page.clock.pause_at(await zed.page.evaluate("Date.now() + 500"))
+    await zed.page.route("**/api/v1/items/zither?*", late)
+    await zed.page.clock.run_for(5_000)
+    await eventually(lambda: asked == 1, "the first question")
+    await zed.page.clock.run_for(5_000)
+    await zed.sees("#lot-price", "$20.00")
+    async with zed.page.expect_response("**/api/v1/items/zither?*") as answer:
+        may_come.set()
+    await (await answer.value).finished()
+    await has_come.wait()
+    # By the time of another answer, what was done with that one is done.
+    await zed.page.evaluate("fetch('/config.json').then((answer) => answer.text())")
+    await expect(zed.at("#lot-price")).to_have_text("$20.00")
+    await expect(zed.at("#lot-bids")).to_have_text("1")
 
 
 @pytest.mark.parametrize(("size", "scheme"), LOOKS)

@@ -26,6 +26,8 @@ export function mountTakeOver(onDone = () => {}) {
     if (isBusy) return;
     isBusy = true;
     yes.setAttribute("aria-disabled", "true");
+    // The house may make it wait between two lots.
+    setText(words, "They are being added to your watch list…");
     try {
       await takeOver();
       yes.hidden = no.hidden = true;

@@ -8,6 +8,9 @@ import { keep, recall } from "../lib/storage.js";
 
 const KEY = "bidding.watching";
 const WATCHED_MAX = 200;
+// How often one lot is asked for while the house has too much to do, and how long to wait where it does not say.
+const ATTEMPTS_MAX = 10;
+const WAIT_LEAST_MS = 1000;
 
 const listeners = new Set();
 let known = null; // What the house keeps for the person who is signed in, the newest first; null before it was read.
@@ -76,7 +79,9 @@ export async function takeOver() {
   for (const id of watchedHere().reverse()) {
     if (session()?.user !== user) return;
     try {
-      await patiently(() => setWatched(id, true));
+      // While it waits somebody else may sign in, whose list this is not.
+      const isMine = await patiently(() => (session()?.user === user ? setWatched(id, true).then(() => true) : false));
+      if (!isMine) return;
     } catch (error) {
       if (!(error instanceof ApiError) || ![404, 422].includes(error.status)) throw error;
     }
@@ -97,14 +102,15 @@ async function read() {
   }
 }
 
-/** Waits where somebody asks for too much at a time. */
+/** Waits where somebody asks for too much at a time, or the house for a while cannot do it. To repeat it does no harm. */
 async function patiently(attempt) {
-  for (;;) {
+  for (let tried = 1; ; tried += 1) {
     try {
       return await attempt();
     } catch (error) {
-      if (!(error instanceof ApiError) || error.status !== 429) throw error;
-      await pause(Math.max(error.retryAfterMs, 1000));
+      const mayPass = error instanceof ApiError && [429, 503].includes(error.status);
+      if (!mayPass || tried === ATTEMPTS_MAX) throw error;
+      await pause(Math.max(error.retryAfterMs, WAIT_LEAST_MS));
     }
   }
 }

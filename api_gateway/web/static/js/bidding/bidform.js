@@ -37,10 +37,14 @@ export class BidForm {
   #known = ""; // Who was signed in last; "" once they have signed out.
   #accepted = null; // The verdict that a good message is about.
 
-  /** `onSettled()` runs after each attempt, `onBidder(userId)` when the bidder changes. */
-  constructor(itemId, { onSettled, onBidder }) {
+  /**
+   * `onSettled()` runs after each attempt, `onLed(version)` when the answer to one says that this bidder leads at that
+   * version, `onBidder(userId)` when the bidder changes.
+   */
+  constructor(itemId, { onSettled, onLed, onBidder }) {
     this.itemId = itemId;
     this.onSettled = onSettled;
+    this.onLed = onLed;
     this.attempts = new Attempts(itemId, {
       began: (attempt) => this.#began(attempt),
       repeats: (error) => this.#repeats(error),
@@ -408,6 +412,8 @@ export class BidForm {
       this.#accepted = verdict;
       this.#acceptedAtMs = performance.now();
       rememberStake(this.itemId, bid.user_id, bid.max_amount ?? null);
+      const leads = verdict.is_highest === true && bid.user_id === this.userId && Number.isInteger(verdict.seq);
+      if (leads) this.onLed({ epoch: this.#state.epoch, seq: verdict.seq });
     } else if (verdict.code === "TOO_LOW") {
       // What the feed has told meanwhile is newer than this verdict.
       if (this.#minimum > verdict.min_next_bid) {

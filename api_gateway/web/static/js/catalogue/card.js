@@ -64,6 +64,11 @@ export class Card {
     if (frame.type === "standing" || this.#register.offer(stateOf(frame))) this.draw();
   }
 
+  /** The newest known state. */
+  get state() {
+    return this.#register.state;
+  }
+
   get #now() {
     return { ...this.#terms, ...this.#register.state };
   }

@@ -102,6 +102,7 @@ class Catalogue {
 
   /** Somebody's sign-in has ended: shows none of their lists any more. */
   forgetOwn() {
+    this.outbid.identify(userId());
     if (Object.hasOwn(OWN_LISTS, this.status)) this.show(this.status, this.sort, this.search);
   }
 
@@ -167,7 +168,12 @@ class Catalogue {
 
   /** Follows the lots that concern this bidder, in sight or not. */
   #followOthers() {
-    for (const id of this.outbid.items) this.#feed?.watch(id);
+    for (const id of this.outbid.items) {
+      this.#feed?.watch(id);
+      // The frames of a lot in sight may have come before it was known to concern them.
+      const card = this.#cards.get(id);
+      if (card !== undefined) this.outbid.meet(id, card.state);
+    }
   }
 
   /** A lot with a bid of one's own is followed out of sight, too. */
@@ -251,6 +257,7 @@ class Catalogue {
     if (this.#cards.has(item.id)) return;
     const card = new Card(item, userId());
     this.#cards.set(item.id, card);
+    this.outbid.meet(item.id, card.state);
     card.node.hidden = !card.matches(this.#words);
     this.grid.append(card.node);
     this.viewed.observe(card.node);

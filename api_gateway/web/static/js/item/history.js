@@ -26,6 +26,8 @@ export class History {
   #covered = -1; // Every bid up to this seq is here, or older than the rows that are kept.
   #timer = null;
   #fetchedMs = -Infinity;
+  #fetches = 0;
+  #told = 0; // Which of them was the newest to be answered.
   #chartedMs = -Infinity;
   #chartTimer = null;
   #size = { width: 0, height: 0 };
@@ -97,18 +99,23 @@ export class History {
   /** Reads the newest bids. `version`: of the state known before the call; the answer has everything up to it. */
   async load(version) {
     this.#fetchedMs = performance.now();
+    this.#fetches += 1;
+    const fetched = this.#fetches;
     try {
       const page = await listBids(this.itemId, FETCH);
       for (const bid of page.bids) this.#add(bid);
       const newest = page.bids.length > 0 ? page.bids[0].seq : -1;
       this.#covered = Math.max(this.#covered, newest, version?.seq ?? -1);
-      setText(byId("history-note"), page.partial === true ? "Older bids cannot be read at the moment." : "");
+      // The rows of an older answer count; what it says of all rows does not.
+      if (fetched > this.#told) setText(byId("history-note"), page.partial === true ? "Older bids cannot be read at the moment." : "");
+      this.#told = Math.max(this.#told, fetched);
     } catch (error) {
       if (error.status === 410) {
         // The lot was over long ago: nothing follows, and nothing is to be read again.
         this.#covered = Math.max(this.#covered, version?.seq ?? -1);
         setText(byId("history-note"), "The bids of this lot are no longer kept here; the house has a record of them.");
-      } else {
+      } else if (version === null || version.seq > this.#covered) {
+        // Where another answer has brought them meanwhile, nothing is missing.
         setText(byId("history-note"), "Earlier bids could not be read yet. New bids appear as they come.");
         this.#refill(version);
       }

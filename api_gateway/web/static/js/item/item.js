@@ -61,6 +61,7 @@ class ItemPage {
         this.draw();
         this.refresh();
       },
+      onLed: (version) => this.outbid.led(itemId, version),
       onBidder: (userId) => {
         if (this.history.bidder === userId) return;
         this.history.bidder = userId;
@@ -69,6 +70,7 @@ class ItemPage {
         this.struck.forget();
         this.#feed?.identify(userId);
         this.outbid.identify(userId);
+        this.outbid.meet(itemId, this.#register.state);
         this.#followOthers();
         this.draw();
       },
@@ -209,6 +211,7 @@ class ItemPage {
   #offer(state) {
     const before = this.#register.state;
     if (this.#register.offer(state)) this.#circumstances.compare(before, this.#register.state);
+    this.outbid.meet(this.itemId, state);
   }
 
   #take(frame) {

@@ -67,7 +67,8 @@ export class HouseBidders {
       try {
         const { approval_required: isAskedNow } = await askApproval(isAsked, reason);
         this.#know(isAskedNow);
-        await this.bidders.refresh();
+        // A list that was asked for before says what held then.
+        await Promise.all([this.bidders.refresh(), this.bidders.readAgain()]);
       } catch (error) {
         throw toldBetter(error);
       }

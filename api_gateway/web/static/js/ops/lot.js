@@ -1,6 +1,7 @@
 // One lot, as operators see it: live, its bids with the names of the bidders, who may bid, what was done to it, and the
 // buttons for that.
 
+import { backoffMs } from "../feed/connection.js";
 import { Register, stateOf } from "../feed/feed.js";
 import { ApiError, auditOf, extend, getItem, namedBids, operate } from "../lib/api.js";
 import { momentText, timeText } from "../lib/clock.js";
@@ -13,6 +14,8 @@ import { LotPlace, whoMayBid } from "../rulings/places.js";
 const BIDS_MAX = 50;
 const AUDIT_MAX = 20;
 const READ_EVERY_MS = 1500;
+// After what lacks something, because the archive is away.
+const PARTIAL_AGAIN_MS = 5000;
 const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const DONE = { paused: "Paused", resumed: "Resumed", cancelled: "Withdrawn", voided: "Bid voided" };
 const RULED = {
@@ -30,6 +33,10 @@ export class Lot {
   #item = null;
   #register = new Register();
   #bids = [];
+  #asked = 0; // Answers to older questions for a lot than the newest are not shown.
+  #reading = null; // The newest reading of bids and audit that is under way; what older ones bring is not shown.
+  #isDue = false; // Something has happened since it began, which it may lack.
+  #failures = 0; // Of readings, in succession.
   #readMs = -Infinity;
   #timer = null;
   #place = new LotPlace();
@@ -78,6 +85,8 @@ export class Lot {
   }
 
   async open(id) {
+    this.#asked += 1;
+    const asked = this.#asked;
     setText(byId("find-error"), "");
     if (!ID.test(id)) {
       setText(byId("find-error"), "An id has 1 to 64 letters, digits, hyphens or underscores.");
@@ -86,6 +95,7 @@ export class Lot {
     }
     try {
       const item = await getItem(id);
+      if (asked !== this.#asked) return;
       const former = this.#id;
       this.#id = id;
       this.#item = item;
@@ -104,15 +114,17 @@ export class Lot {
       await Promise.all([this.#read(), this.bidders.restart()]);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      setText(byId("find-error"), error.status === 404 ? `No lot has the id “${id}”.` : sentence(error.message));
+      if (asked === this.#asked) setText(byId("find-error"), error.status === 404 ? `No lot has the id “${id}”.` : sentence(error.message));
     }
   }
 
   /** Shows no lot any more, and forgets whose bids it had. */
   close() {
+    this.#asked += 1;
     this.#id = null;
     this.#item = null;
     this.#bids = [];
+    this.#reading = null;
     clearTimeout(this.#timer);
     this.#timer = null;
     byId("lot").hidden = true;
@@ -165,30 +177,52 @@ export class Lot {
     this.#register.offer(stateOf(item));
     setText(byId("done"), "Done, and noted in your name.");
     this.draw();
+    // However long the next reading would wait after one that failed.
+    clearTimeout(this.#timer);
+    this.#timer = null;
     this.#readSoon();
   }
 
-  /** Reads bids and audit, but not for every frame of a busy lot. */
-  #readSoon() {
-    if (this.#timer !== null) return;
-    const waitMs = Math.max(250, this.#readMs + READ_EVERY_MS - performance.now());
-    this.#timer = setTimeout(() => {
-      this.#timer = null;
-      this.#read();
-    }, waitMs);
+  /** Reads bids and audit, but not for every frame of a busy lot, and not twice at a time. */
+  #readSoon(leastMs = 250) {
+    this.#isDue = true;
+    if (this.#reading !== null || this.#timer !== null) return;
+    const waitMs = Math.max(leastMs, this.#readMs + READ_EVERY_MS - performance.now());
+    this.#timer = setTimeout(() => this.#read(), waitMs);
   }
 
+  /** What happens meanwhile is read afterwards, and so is what could not be read. */
   async #read() {
     const id = this.#id;
+    const reading = {};
+    this.#reading = reading;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#isDue = false;
     this.#readMs = performance.now();
-    // Each for itself: of a lot whose bids are in its export alone, what was ruled on its bidders can still be read.
+    // Each by itself: the rulings of a lot can be read even if only its export has its bids.
     const [page, audit] = await Promise.allSettled([namedBids(id, BIDS_MAX), auditOf(id, AUDIT_MAX)]);
-    if (id !== this.#id) return;
+    if (reading !== this.#reading) return; // Another lot is shown, or none.
     if (page.status === "fulfilled") this.#bids = page.value.bids;
     setText(byId("bids-note"), noteOf(page, audit));
     this.#drawBids();
     if (audit.status === "fulfilled") this.#drawAudit(audit.value);
+    const againMs = this.#againMs([page, audit]);
+    this.#reading = null;
+    if (this.#isDue || againMs !== undefined) this.#readSoon(againMs);
     this.draw();
+  }
+
+  /** After how long to read again, if an answer failed for now or lacks something; else undefined. */
+  #againMs(answers) {
+    const passing = answers.map(({ reason }) => reason).filter((error) => error instanceof ApiError && (error.passing || error.status === 429));
+    if (passing.length > 0) {
+      const waitMs = Math.max(backoffMs(this.#failures), ...passing.map(({ retryAfterMs }) => retryAfterMs));
+      this.#failures += 1;
+      return waitMs;
+    }
+    this.#failures = 0;
+    return answers.some(({ value }) => value?.partial) ? PARTIAL_AGAIN_MS : undefined;
   }
 
   /** After the end nothing is decided by it any more. */
@@ -310,7 +344,7 @@ export class Lot {
 function noteOf(page, audit) {
   if (page.status === "rejected") return `The bids could not be read. ${sentence(page.reason.message)}`;
   if (audit.status === "rejected") return `What was done could not be read. ${sentence(audit.reason.message)}`;
-  return page.value.partial ? "Older bids cannot be read at the moment." : "";
+  return page.value.partial || audit.value.partial ? "What is older cannot be read at the moment." : "";
 }
 
 function doneText(type, moved) {

@@ -133,7 +133,7 @@ export class Bidders {
     // It is done; what cannot be read now is said on the page.
     await this.#lookUp(userId, false);
     setText(this.done, "Done, and noted in your name.");
-    await this.#list(this.#here, this.#from);
+    await this.readAgain();
     return this.card.hidden ? this.input : this.title;
   }
 

@@ -1,6 +1,7 @@
 // One lot of a seller, and who may bid on it. It is asked for again and again while somebody looks: after the end there is
 // nothing to rule.
 
+import { compareVersions, stateOf } from "../feed/feed.js";
 import { ApiError, getItem } from "../lib/api.js";
 import { momentText } from "../lib/clock.js";
 import { byId, sentence, setText } from "../lib/dom.js";
@@ -131,6 +132,8 @@ export class OneLot {
     const { id } = this.#item;
     const item = await getItem(id).catch(() => null);
     if (item === null || id !== this.#item?.id) return;
+    // An answer that took long may come after a newer one.
+    if (compareVersions(stateOf(item), stateOf(this.#item)) < 0) return;
     this.#item = { ...item, id };
     this.#draw();
   }
