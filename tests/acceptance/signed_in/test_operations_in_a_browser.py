@@ -14,8 +14,8 @@ from infrastructure.local.services import ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import PHONE, House, Street, in_a_browser
 from tests.acceptance.guarded import GuardedHouse
+from tests.acceptance.signed_in.test_rulings_in_a_browser import confirm, look_up, press
 from tests.acceptance.test_room_in_a_browser import frozen
-from tests.acceptance.test_rulings_in_a_browser import confirm, look_up, press
 from tests.waiting import eventually
 
 pytestmark = in_a_browser
