@@ -13,7 +13,7 @@ from playwright.async_api import Route, expect
 
 from tests.acceptance.browsing import PHONE, House, Person, Street, in_a_browser
 from tests.acceptance.guarded import GuardedHouse
-from tests.acceptance.test_signing_in_a_browser import kept
+from tests.acceptance.signed_in.test_signing_in_a_browser import kept
 from tests.waiting import eventually
 
 pytestmark = in_a_browser
