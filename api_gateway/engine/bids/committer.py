@@ -14,7 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Final, cast
 
 from msgspec.structs import replace
 from redis.asyncio import Redis
@@ -24,6 +24,7 @@ from api_gateway.engine.bids.batcher import Batcher, PendingBid
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict, tell_all
+from api_gateway.engine.bids.queue_bound import QueueBound
 from api_gateway.engine.bids.scripts import Decided
 from api_gateway.engine.bids.stored import Asked, read_verdicts
 from api_gateway.tracing.bids import BidTraces
@@ -45,6 +46,9 @@ _SEEKING_MAX = 5_000
 _SEEKING_OF_ONE_MAX = 500
 """Of these, those of one bidder, a batch: they take turns, and may wait for as long as the account is counted."""
 
+SHED: Final = "too many bids are waiting, or the gateway is shutting down; try again"
+"""What a bid is told that is shed."""
+
 FindCredit = Callable[[str, str, str, int], Awaitable[bool]]
 
 
@@ -60,7 +64,7 @@ class Committer:
         scripts: AnyBidScripts,
         redis: Redis,
         *,
-        queue_max: int,
+        bound: QueueBound,
         resolve_s: float,
         on_outbox: Callable[[str], None],
         on_given_out: Callable[[str, int, int], None] | None = None,
@@ -72,6 +76,7 @@ class Committer:
     ) -> None:
         """
         Args:
+            bound: of the bids that wait.
             resolve_s: bounds the search after an ambiguous failure.
             on_outbox: told the shard of every outbox entry that is written.
             on_given_out: called for each such entry, with shard, epoch and number.
@@ -86,7 +91,7 @@ class Committer:
         """
         self._scripts = scripts
         self._redis = redis
-        self._batcher = Batcher(queue_max=queue_max)
+        self._batcher = Batcher(bound, calls_per_item=scripts.calls_per_item)
         self._resolve_s = resolve_s
         self._on_outbox = on_outbox
         self._on_given_out = on_given_out
@@ -108,6 +113,14 @@ class Committer:
         """Bids waiting for a flush."""
         return len(self._batcher)
 
+    def sheds(self) -> bool:
+        """Whether a bid that comes now is shed. It is counted as one, so this is asked once for each, and before
+        anything else is done for it."""
+        if self._closing or self._batcher.is_full():
+            self.shed_total += 1
+            return True
+        return False
+
     def place(self, bid: PendingBid) -> None:
         """Queue a bid; its ``verdict`` is resolved later.
 
@@ -116,7 +129,7 @@ class Committer:
         """
         if self._closing or not self._batcher.offer(bid):
             self.shed_total += 1
-            raise Overloaded("too many bids are waiting, or the gateway is shutting down; try again")
+            raise Overloaded(SHED)
         self._wake.set()
 
     def is_closing(self) -> bool:

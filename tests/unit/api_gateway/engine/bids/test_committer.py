@@ -13,6 +13,7 @@ from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
+from api_gateway.engine.bids.queue_bound import QueueBound
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
 from shared.names import shard_of
@@ -28,6 +29,8 @@ REFUSED = b"R|TOO_LOW|100|0|101|1"
 
 class FakeScripts:
     """``place`` as :class:`BidScripts` has it, answering what the test wants; flushes wait at ``gate``."""
+
+    calls_per_item = 1
 
     def __init__(self, *answers: list[Decided | Exception] | Exception) -> None:
         self._answers = list(answers)
@@ -83,7 +86,7 @@ class Bench:
         self.committer = Committer(
             cast(BidScripts, scripts),
             cast(Any, redis or FakeRedis()),
-            queue_max=options.pop("queue_max", 10),
+            bound=QueueBound(queue_max=options.pop("queue_max", 10), wait_s=0),
             resolve_s=options.pop("resolve_s", 0.05),
             on_outbox=self.noticed.append,
             on_given_out=lambda *place: self.outbox.append(place),
@@ -130,13 +133,15 @@ async def test_a_full_queue_sheds_at_once() -> None:
     scripts.gate.clear()
     bench = Bench(scripts, queue_max=1)
     bench.committer.place(bid("x"))
+    assert bench.committer.sheds()
     with pytest.raises(Overloaded):
         bench.committer.place(bid("y"))
     scripts.gate.set()
     await bench.stop()
     with pytest.raises(Overloaded):
         bench.committer.place(bid("z"))
-    assert bench.committer.shed_total == 2
+    assert bench.committer.sheds()
+    assert bench.committer.shed_total == 4
 
 
 @pytest.mark.parametrize("error", [Unavailable("away"), OutboxFull("full"), ItemMissing()])
