@@ -54,6 +54,8 @@ def _lines(headers: Mapping[str, str]) -> bytes:
     return b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in headers.items())
 
 
+_SHED: Final = object()
+"""What was found out about a bid that is shed. It is answered, or will be."""
 _SHED_STATUS, _SHED_BODY, _shed = problem_of(Overloaded(SHED))
 _SHED_HEADERS: Final = PROBLEM + _lines(_shed)
 
@@ -78,6 +80,8 @@ class DirectRoad:
         return None
 
     def _place_bid(self, request: DirectRequest) -> None:
+        if request.admitted is _SHED:
+            return
         context: Context = request.state["context"]
         began_s = perf_counter()
         item_id = request.target[len(_PREFIX) : -len("/bid")].decode()
@@ -171,7 +175,8 @@ def _admit_bid(request: DirectRequest) -> None:
     """Nothing is looked at of a bid that is shed: whoever has more to do than it can does as little as that allows."""
     context: Context = request.state["context"]
     if context.committer.sheds():
-        request.answer(_SHED_STATUS, _SHED_HEADERS, _SHED_BODY)
+        request.admitted = _SHED
+        context.committer.refuse(partial(request.answer, _SHED_STATUS, _SHED_HEADERS, _SHED_BODY))
     else:
         _admit(PLACE_BID, request)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
@@ -45,6 +46,11 @@ _SEEKING_MAX = 5_000
 """Bids that seek credit, or wait for their turn to; past it they are shed."""
 _SEEKING_OF_ONE_MAX = 500
 """Of these, those of one bidder, a batch: they take turns, and may wait for as long as the account is counted."""
+
+_REFUSED_AT_ONCE: Final = 256
+"""Refusals that are told at once in the time of a flush, however few bids it has."""
+_REFUSE_AGAIN_S: Final = 0.1
+"""After so long without the end of a flush as many are told again."""
 
 SHED: Final = "too many bids are waiting, or the gateway is shutting down; try again"
 """What a bid is told that is shed."""
@@ -105,6 +111,11 @@ class Committer:
         self._wake = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
         self._closing = False
+        # Of bids that were shed: how many were told so since the last flush, those that wait for the next one, and what
+        # ends their wait if that does not come.
+        self._told = 0
+        self._refusals: deque[Callable[[], None]] = deque()
+        self._hurry: asyncio.TimerHandle | None = None
         self.decided_total = 0
         self.flushes_total = 0
         self.shed_total = 0
@@ -120,6 +131,39 @@ class Committer:
             self.shed_total += 1
             return True
         return False
+
+    def refuse(self, tell: Callable[[], None]) -> None:
+        """Tell a client that its bid is shed: at once, or after the flush that is in flight, where many were told so
+        meanwhile.
+
+        A client that is told may come again at once. Without this, all that the gateway can do in the time of a flush
+        would go into refusals, and the more clients there are, the fewer bids would be decided. So for each bid that is
+        decided one that is shed is told. Whoever calls bounds how many wait.
+        """
+        if self._told < _REFUSED_AT_ONCE or self._closing:
+            self._told += 1
+            tell()
+            return
+        self._refusals.append(tell)
+        if self._hurry is None:
+            loop = asyncio.get_running_loop()
+            self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
+
+    def _tell_refused(self, most: int) -> None:
+        """Tell so many, the first ones first; none of those who come again meanwhile."""
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None
+        self._told = 0
+        for _ in range(min(most, len(self._refusals))):
+            self._told += 1
+            try:
+                self._refusals.popleft()()
+            except Exception:  # of one client; the others must be told too
+                logger.exception("bids: a refusal could not be told")
+        if self._refusals:
+            loop = asyncio.get_running_loop()
+            self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
 
     def place(self, bid: PendingBid) -> None:
         """Queue a bid; its ``verdict`` is resolved later.
@@ -154,12 +198,17 @@ class Committer:
                     raise
                 finally:
                     self._batcher.done()
+                    # When the next flush is on its way, as with verdicts.
+                    asyncio.get_running_loop().call_soon(
+                        self._tell_refused, max(_REFUSED_AT_ONCE, sum(map(len, calls)))
+                    )
             if self._closing:
                 return
 
     async def close(self) -> None:
         """Take no more bids; those that wait are still decided before :meth:`run` returns."""
         self._closing = True
+        self._tell_refused(len(self._refusals))
         self._wake.set()
         if self._answering:
             await asyncio.wait(self._answering, timeout=self._resolve_s)

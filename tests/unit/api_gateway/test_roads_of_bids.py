@@ -38,6 +38,8 @@ class Gateway:
     ) -> None:
         self._outcome, self._full, self._fills_up = outcome, full, fills_up
         self.charged = 0
+        self.refused: list[Callable[[], None]] = []
+        self.waits = False
         self.placed: list[PendingBid] = []
         self.bid_seconds = Histogram(1.0)
         self.items = SimpleNamespace(known={"lot": 2}, left=self._left, gone=self._gone)
@@ -57,6 +59,11 @@ class Gateway:
 
     def sheds(self) -> bool:
         return self._full
+
+    def refuse(self, tell: Callable[[], None]) -> None:
+        self.refused.append(tell)
+        if not self.waits:
+            tell()
 
     def place(self, bid: PendingBid) -> None:
         if self._fills_up:
@@ -207,6 +214,21 @@ async def test_what_is_shed_says_when_to_come_again_on_both_roads_alike() -> Non
     assert direct == (head, body["body"])
     assert b"retry-after: 1\r\n" in head
     assert json.loads(body["body"])["code"] == "OVERLOADED"
+
+
+async def test_a_bid_whose_refusal_waits_is_not_placed() -> None:
+    gateway = Gateway(ACCEPTED, full=True)
+    gateway.waits = True
+    request = Request(gateway, BODY, [])
+    endpoint = DirectRoad().find(b"POST", request.target)
+    assert endpoint is not None
+    assert endpoint.begin is not None
+    endpoint.begin(cast(Any, request))
+    gateway._full = False
+    endpoint.answer(cast(Any, request))  # its body has come
+    assert (request.statuses, gateway.placed) == ([], [])
+    gateway.refused.pop()()
+    assert request.statuses == [503]
 
 
 async def test_a_body_that_is_too_large_is_none_of_a_shed_bid_either() -> None:
