@@ -55,7 +55,7 @@ def _lines(headers: Mapping[str, str]) -> bytes:
 
 
 _SHED: Final = object()
-"""What was found out about a bid that is shed. It is answered, or will be."""
+"""What was found out about a bid that is shed. It is told so when its body has come, which nobody reads."""
 _SHED_STATUS, _SHED_BODY, _shed = problem_of(Overloaded(SHED))
 _SHED_HEADERS: Final = PROBLEM + _lines(_shed)
 
@@ -80,9 +80,10 @@ class DirectRoad:
         return None
 
     def _place_bid(self, request: DirectRequest) -> None:
-        if request.admitted is _SHED:
-            return
         context: Context = request.state["context"]
+        if request.admitted is _SHED:
+            context.committer.refuse(partial(request.answer, _SHED_STATUS, _SHED_HEADERS, _SHED_BODY))
+            return
         began_s = perf_counter()
         item_id = request.target[len(_PREFIX) : -len("/bid")].decode()
         try:
@@ -176,7 +177,6 @@ def _admit_bid(request: DirectRequest) -> None:
     context: Context = request.state["context"]
     if context.committer.sheds():
         request.admitted = _SHED
-        context.committer.refuse(partial(request.answer, _SHED_STATUS, _SHED_HEADERS, _SHED_BODY))
     else:
         _admit(PLACE_BID, request)
 

@@ -198,10 +198,10 @@ class Committer:
                     raise
                 finally:
                     self._batcher.done()
-                    # When the next flush is on its way, as with verdicts.
-                    asyncio.get_running_loop().call_soon(
-                        self._tell_refused, max(_REFUSED_AT_ONCE, sum(map(len, calls)))
-                    )
+                    if self._told:
+                        # When the next flush is on its way, as with verdicts.
+                        as_many = max(_REFUSED_AT_ONCE, sum(map(len, calls)))
+                        asyncio.get_running_loop().call_soon(self._tell_refused, as_many)
             if self._closing:
                 return
 

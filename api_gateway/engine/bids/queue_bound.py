@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-ALWAYS_MAX: Final = 256
-"""So many may wait whatever the last flushes took: what one script call takes is no queue."""
+ALWAYS_MAX: Final = 512
+"""So many may wait whatever the last flushes took: what one request may bring is no queue."""
+_FULL: Final = 256
+"""Bids of a flush that shows what can be decided, however quick it is."""
 _KEPT: Final = 0.5
 """Of what is known by the flushes before, with each new one. After a stall the rate doubles with each flush, then."""
 
@@ -70,7 +72,7 @@ class QueueBound:
     def taken(self, bids: int, left: int) -> None:
         """A flush of so many was taken, and so many go on waiting."""
         self._in_flight = bids
-        self._is_full_flush = bids >= ALWAYS_MAX or left > 0
+        self._is_full_flush = bids >= _FULL or left > 0
         self._since_s = self._clock()
         self._bind()
 

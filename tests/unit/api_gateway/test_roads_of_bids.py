@@ -206,6 +206,7 @@ async def test_what_is_shed_says_when_to_come_again_on_both_roads_alike() -> Non
     assert endpoint is not None
     assert endpoint.begin is not None
     endpoint.begin(cast(Any, request))
+    endpoint.answer(cast(Any, request))
     (direct,) = request.answers
     sent: list[Any] = []
     await by_asgi(gateway, BODY, sent=sent)
