@@ -24,8 +24,9 @@ FIGURES = ("bidding_bids_shed_total", "bidding_bids_waiting", "bidding_flushes_t
 
 
 async def test_what_would_wait_too_long_is_shed_and_may_come_again(start_stack: StackFactory) -> None:
-    """Of two batches as many are taken as always may wait; a bid behind them is refused at the door, on both roads and on a
-    WebSocket, also a repeated one. When Redis goes on, what was taken is decided and what was shed can be repeated."""
+    """Of two batches as many are taken as always may wait; a bid behind them is refused at the door, on both roads and
+    on a WebSocket, also a repeated one. When Redis goes on, what was taken is decided and what was shed can be
+    repeated."""
     env = {"BID_WAIT_MAX_MS": "1", "REDIS_TIMEOUT_MS": "120000", "AUTH_MODE": "open"}
     stack = await start_stack(services=(API_GATEWAY,), env=env)
     base_url = stack.urls.gateway_url
