@@ -20,7 +20,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from api_gateway.engine.bids.batcher import BIDS_PER_CALL_MAX, BIDS_PER_FLUSH_MAX, PendingBid
+from api_gateway.engine.bids.batcher import BIDS_PER_CALL_MAX, PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.item_scripts import (
     LUA,
@@ -85,10 +85,11 @@ class BidScripts:
     """``place_bids.lua`` on a connection of its own: one round trip per flush, one command per 64 items.
 
     Attributes:
-        calls_per_item: how many calls of one item may be among those of a flush.
+        calls_per_item: how many calls of one item may be among those of a flush. The bids of other items wait for all
+            of them.
     """
 
-    calls_per_item: Final = BIDS_PER_FLUSH_MAX // BIDS_PER_CALL_MAX
+    calls_per_item: Final = 4
 
     _place: Final = Script.read(LUA / "place_bids.lua", libraries=("item", "bidding"))
 
