@@ -23,6 +23,7 @@ from api_gateway.changes.new_items import read_new_item
 from api_gateway.context import Context
 from api_gateway.contract.problems import problem_of
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.committer import SHED
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.creation.new_item import NewItem
@@ -31,7 +32,7 @@ from api_gateway.hot_path import BID_BYTES_MAX, PLACE_BID, SentBid, answer_missi
 from api_gateway.identity.access import Permit
 from api_gateway.tracing.bids import BID_ROUTE
 from api_gateway.tracing.one_bid import enter
-from shared.domain.errors import BiddingError
+from shared.domain.errors import BiddingError, Overloaded
 from shared.http.protocols.direct import JSON, PROBLEM, DirectRequest, Endpoint
 from shared.logs import about
 from shared.redis_layout.item_hash import ItemState, public_item
@@ -49,12 +50,22 @@ _BID: Final = re.compile(_PREFIX + rb"([A-Za-z0-9_-]{1,64})/bid")
 _ITEM: Final = re.compile(_PREFIX + rb"([A-Za-z0-9_-]{1,64})(?:\?may_open=false)?")
 
 
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in headers.items())
+
+
+_SHED: Final = object()
+"""What was found out about a bid that is shed. It is told so when its body has come, which nobody reads."""
+_SHED_STATUS, _SHED_BODY, _shed = problem_of(Overloaded(SHED))
+_SHED_HEADERS: Final = PROBLEM + _lines(_shed)
+
+
 class DirectRoad:
     """Answers requests. What cannot be answered at once goes on in a task."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bid = Endpoint(self._place_bid, BODY_BYTES_MAX, partial(_admit, PLACE_BID))
+        self._bid = Endpoint(self._place_bid, BODY_BYTES_MAX, _admit_bid)
         self._item = Endpoint(self._read_item, 0, partial(_admit, "get_item", changes=False))
         self._new_item = Endpoint(self._create_item, BODY_BYTES_MAX, partial(_admit, "create_item"))
 
@@ -70,6 +81,9 @@ class DirectRoad:
 
     def _place_bid(self, request: DirectRequest) -> None:
         context: Context = request.state["context"]
+        if request.admitted is _SHED:
+            context.committer.refuse(partial(request.answer, _SHED_STATUS, _SHED_HEADERS, _SHED_BODY))
+            return
         began_s = perf_counter()
         item_id = request.target[len(_PREFIX) : -len("/bid")].decode()
         try:
@@ -156,6 +170,15 @@ class DirectRoad:
         task = asyncio.create_task(work, name="direct-answer")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _admit_bid(request: DirectRequest) -> None:
+    """Nothing is looked at of a bid that is shed: whoever has more to do than it can does as little as that allows."""
+    context: Context = request.state["context"]
+    if context.committer.sheds():
+        request.admitted = _SHED
+    else:
+        _admit(PLACE_BID, request)
 
 
 def _admit(call: str, request: DirectRequest, *, changes: bool = True) -> None:
@@ -247,7 +270,3 @@ def _near(request: DirectRequest) -> bytes:
     """Headers that say how little the caller may still ask for; none while that is enough."""
     near = _permit_of(request).account.near
     return b"" if near is None else _lines(near.headers)
-
-
-def _lines(headers: Mapping[str, str]) -> bytes:
-    return b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in headers.items())

@@ -27,12 +27,13 @@ from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
 from api_gateway.door.limits import ClientGone, refuse, refuse_with
 from api_gateway.door.rates import RateLimited, peer_of
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.committer import SHED
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.items import Items
 from api_gateway.identity.access import Permit
 from shared import names
-from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused
+from shared.domain.errors import AmountInvalid, BiddingError, InvalidInput, KeyReused, Overloaded
 from shared.domain.money import DEFAULT_CURRENCY, exponent_of, format_amount, format_minor
 from shared.http.problems import INTERNAL_ERROR, INTERNAL_ERROR_DETAIL, MEDIA_TYPE, problem_body
 from shared.identity.errors import Forbidden, KeysAway, Unauthenticated
@@ -103,6 +104,10 @@ class HotPath:
                 # What the lifespan has opened; the server gives it to every request.
                 context: Context = scope["state"]["context"]
                 began_s = perf_counter()
+                if context.committer.sheds():
+                    # Its connection stays.
+                    await self._read(receive)
+                    raise Overloaded(SHED)
                 context.pages.check(scope["headers"])
                 permit = context.permit(PLACE_BID, scope["headers"], peer_of(scope))
                 key = idempotency_key(scope["headers"])

@@ -25,6 +25,7 @@ from api_gateway.engine.bids.cluster_replicas import open_replica_acknowledger
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts, ClusterBidScripts, open_bid_scripts
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.covered_voids import CoveredVoids
+from api_gateway.engine.bids.queue_bound import QueueBound
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.bids.voids import Voids
 from api_gateway.engine.closed.closed_items import ClosedItems
@@ -146,7 +147,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         committer = Committer(
             bid_scripts,
             redis,
-            queue_max=settings.bid_queue_max,
+            bound=QueueBound(queue_max=settings.bid_queue_max, wait_s=settings.bid_wait_max_ms / 1000),
             resolve_s=settings.resolve_ms / 1000,
             on_outbox=relay.notice,
             on_given_out=shards.given_out,

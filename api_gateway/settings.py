@@ -60,7 +60,9 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
             only, and whose ``X-Forwarded-For`` names the client; ``*``: everybody's.
         gateway_origins: origins of pages that may use the API from elsewhere (CORS), separated by commas; ``*``: all.
             Pages of the gateway itself need none.
-        bid_queue_max: bids that may wait for a flush before the answer is 503.
+        bid_queue_max: bids that may wait for a flush before the answer is 503, however fast they are decided.
+        bid_wait_max_ms: milliseconds that a bid may be expected to wait for its verdict, at the rate of the last
+            flushes; where it would be longer, the answer is 503. 512 bids may wait in any case. 0: no limit.
         redis_timeout_ms: bound of one round trip to Redis.
         resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.
         head_bytes_max: largest request line and headers together.
@@ -122,6 +124,7 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
     bid_ack_replicas: int = Field(default=1, ge=1, le=5)
     bid_ack_timeout_ms: int = Field(default=2_000, ge=10)
     bid_queue_max: int = Field(default=20_000, ge=1)
+    bid_wait_max_ms: int = Field(default=200, ge=0)
     redis_timeout_ms: int = Field(default=5_000, ge=50)
     resolve_ms: int = Field(default=3_000, ge=0)
     head_bytes_max: int = Field(default=32 * 1024, ge=1024)

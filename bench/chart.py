@@ -76,9 +76,9 @@ def _archive(results: Sequence[Mapping[str, float]]) -> list[Chart]:
 def _overload(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Chart]:
     decided, slowest = {}, {}
     for setting, runs in results.items():
-        items, waiting = setting.split(", ")
+        items, wait_ms = setting.split(", ")
         for index, pace in enumerate(("0.8 of the peak", "twice the peak", "then half of it")):
-            name = f"{items} items, {waiting} wait, {pace}"
+            name = f"{items} items, {wait_ms} ms, {pace}"
             decided[name] = statistics.median(run["paces"][index]["decided"] / run["peak"] for run in runs)
             slowest[name] = statistics.median(run["paces"][index]["p99_ms"] for run in runs)
     return _bars("decided per second", "of the peak", decided) + _bars("p99", "ms", slowest)

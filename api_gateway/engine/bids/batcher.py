@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
+from api_gateway.engine.bids.queue_bound import QueueBound
 from api_gateway.tracing.one_bid import BidTrace
 from shared.redis_layout.stored_verdicts import fingerprint_of
 
@@ -48,14 +49,20 @@ class PendingBid(msgspec.Struct, eq=False):
 
 
 class Batcher:
-    """A bounded queue of bids and the rule by which they are flushed. No clock, no network.
+    """A bounded queue of bids and the rule by which they are flushed. No network.
 
     Guarantees: bids of one item are flushed in arrival order, at most one flush is in flight, and no item waits for
     more than one flush because another one is busier.
     """
 
-    def __init__(self, *, queue_max: int) -> None:
-        self._queue_max = queue_max
+    def __init__(self, bound: QueueBound, *, calls_per_item: int = 1) -> None:
+        """
+        Args:
+            calls_per_item: how many calls a flush may have for one item, in their order, where others leave room. Those
+                after the first come behind the calls of all other items.
+        """
+        self._bound = bound
+        self._calls_per_item = calls_per_item
         self._waiting: dict[str, list[PendingBid]] = {}
         self._length = 0
         self._in_flight = False
@@ -64,9 +71,13 @@ class Batcher:
         """Bids that wait, not counting those in flight."""
         return self._length
 
+    def is_full(self) -> bool:
+        """Whether the queue is at its bound."""
+        return not self._bound.admits(self._length)
+
     def offer(self, bid: PendingBid) -> bool:
         """Queue a bid; False where the queue is at its bound (the caller answers 503 at once)."""
-        if self._length >= self._queue_max:
+        if not self._bound.admits(self._length):
             return False
         self._length += 1
         waiting = self._waiting.get(bid.item_id)
@@ -77,29 +88,34 @@ class Batcher:
         return True
 
     def take(self) -> list[list[PendingBid]]:
-        """The next flush, one list per item, or nothing where a flush is in flight or no bid waits."""
+        """The next flush, one list per call, or nothing where a flush is in flight or no bid waits."""
         if self._in_flight or not self._length:
             return []
         flush: list[list[PendingBid]] = []
         taken = 0
-        left_over: dict[str, list[PendingBid]] = {}
-        while self._waiting and taken < BIDS_PER_FLUSH_MAX:
-            item_id, waiting = next(iter(self._waiting.items()))
-            del self._waiting[item_id]
-            call = waiting[:BIDS_PER_CALL_MAX]
-            if len(waiting) > BIDS_PER_CALL_MAX:
-                # To the end of the line: the items behind it are served first in the next flush.
-                left_over[item_id] = waiting[BIDS_PER_CALL_MAX:]
-            flush.append(call)
-            taken += len(call)
-        self._waiting.update(left_over)
+        for _ in range(self._calls_per_item):
+            left_over: dict[str, list[PendingBid]] = {}
+            while self._waiting and taken < BIDS_PER_FLUSH_MAX:
+                item_id, waiting = next(iter(self._waiting.items()))
+                del self._waiting[item_id]
+                call = waiting[:BIDS_PER_CALL_MAX]
+                if len(waiting) > BIDS_PER_CALL_MAX:
+                    # To the end of the line: the items behind it are served first.
+                    left_over[item_id] = waiting[BIDS_PER_CALL_MAX:]
+                flush.append(call)
+                taken += len(call)
+            self._waiting.update(left_over)
+            if not self._waiting or taken >= BIDS_PER_FLUSH_MAX:
+                break
         self._length -= taken
         self._in_flight = True
+        self._bound.taken(taken, self._length)
         return flush
 
     def done(self) -> None:
         """The flush has been answered, or has failed; the next one may go."""
         self._in_flight = False
+        self._bound.done()
 
     def drain(self) -> list[PendingBid]:
         """Everything that still waits, for answering it on shutdown; the queue is empty afterwards."""

@@ -71,7 +71,13 @@ class _Way:
 
 
 class ClusterBidScripts:
-    """As :class:`BidScripts`; a result is told for each item, whatever becomes of the others."""
+    """As :class:`BidScripts`; a result is told for each item, whatever becomes of the others.
+
+    A flush has one call of an item: of two, a shard that moves in between could refuse the first and take the second,
+    and the bids of the first would come after those of the second.
+    """
+
+    calls_per_item: Final = 1
 
     def __init__(
         self,

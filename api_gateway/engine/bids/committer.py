@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Final, cast
 
 from msgspec.structs import replace
 from redis.asyncio import Redis
@@ -24,6 +25,7 @@ from api_gateway.engine.bids.batcher import Batcher, PendingBid
 from api_gateway.engine.bids.cluster_scripts import AnyBidScripts
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict, tell_all
+from api_gateway.engine.bids.queue_bound import QueueBound
 from api_gateway.engine.bids.scripts import Decided
 from api_gateway.engine.bids.stored import Asked, read_verdicts
 from api_gateway.tracing.bids import BidTraces
@@ -46,6 +48,14 @@ _SEEKING_OF_ONE_MAX = 500
 """The most of these that are of one bidder: a batch. They take turns, and may wait for as long as the account is
 counted."""
 
+_REFUSED_AT_ONCE: Final = 256
+"""Refusals that are told at once in the time of a flush, however few bids it has."""
+_REFUSE_AGAIN_S: Final = 0.1
+"""After so long without the end of a flush as many are told again."""
+
+SHED: Final = "too many bids are waiting, or the gateway is shutting down; try again"
+"""What a bid is told that is shed."""
+
 FindCredit = Callable[[str, str, str, int], Awaitable[bool]]
 
 
@@ -61,7 +71,7 @@ class Committer:
         scripts: AnyBidScripts,
         redis: Redis,
         *,
-        queue_max: int,
+        bound: QueueBound,
         resolve_s: float,
         on_outbox: Callable[[str], None],
         on_given_out: Callable[[str, int, int], None] | None = None,
@@ -73,6 +83,7 @@ class Committer:
     ) -> None:
         """
         Args:
+            bound: of the bids that wait.
             resolve_s: bounds the search after an ambiguous failure.
             on_outbox: told the shard of every outbox entry that is written.
             on_given_out: called for each such entry, with shard, epoch and number.
@@ -87,7 +98,7 @@ class Committer:
         """
         self._scripts = scripts
         self._redis = redis
-        self._batcher = Batcher(queue_max=queue_max)
+        self._batcher = Batcher(bound, calls_per_item=scripts.calls_per_item)
         self._resolve_s = resolve_s
         self._on_outbox = on_outbox
         self._on_given_out = on_given_out
@@ -101,6 +112,11 @@ class Committer:
         self._wake = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
         self._closing = False
+        # Of bids that were shed: how many were told so since the last flush, those that wait for the next one, and what
+        # ends their wait if that does not come.
+        self._told = 0
+        self._refusals: deque[Callable[[], None]] = deque()
+        self._hurry: asyncio.TimerHandle | None = None
         self.decided_total = 0
         self.flushes_total = 0
         self.shed_total = 0
@@ -108,6 +124,47 @@ class Committer:
     def __len__(self) -> int:
         """Bids waiting for a flush."""
         return len(self._batcher)
+
+    def sheds(self) -> bool:
+        """Whether a bid that comes now is shed. It is counted as one, so this is asked once for each, and before
+        anything else is done for it."""
+        if self._closing or self._batcher.is_full():
+            self.shed_total += 1
+            return True
+        return False
+
+    def refuse(self, tell: Callable[[], None]) -> None:
+        """Tell a client that its bid is shed: at once, or after the flush that is in flight, where many were told so
+        meanwhile.
+
+        A client that is told may come again at once. Without this, all that the gateway can do in the time of a flush
+        would go into refusals, and the more clients there are, the fewer bids would be decided. So for each bid that is
+        decided one that is shed is told. Whoever calls bounds how many wait.
+        """
+        if self._told < _REFUSED_AT_ONCE or self._closing:
+            self._told += 1
+            tell()
+            return
+        self._refusals.append(tell)
+        if self._hurry is None:
+            loop = asyncio.get_running_loop()
+            self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
+
+    def _tell_refused(self, most: int) -> None:
+        """Tell so many, the first ones first; none of those who come again meanwhile."""
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None
+        self._told = 0
+        for _ in range(min(most, len(self._refusals))):
+            self._told += 1
+            try:
+                self._refusals.popleft()()
+            except Exception:  # of one client; the others must be told too
+                logger.exception("bids: a refusal could not be told")
+        if self._refusals:
+            loop = asyncio.get_running_loop()
+            self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
 
     def place(self, bid: PendingBid) -> None:
         """Queue a bid; its ``verdict`` is resolved later.
@@ -117,7 +174,7 @@ class Committer:
         """
         if self._closing or not self._batcher.offer(bid):
             self.shed_total += 1
-            raise Overloaded("too many bids are waiting, or the gateway is shutting down; try again")
+            raise Overloaded(SHED)
         self._wake.set()
 
     def is_closing(self) -> bool:
@@ -142,12 +199,17 @@ class Committer:
                     raise
                 finally:
                     self._batcher.done()
+                    if self._told:
+                        # When the next flush is on its way, as with verdicts.
+                        as_many = max(_REFUSED_AT_ONCE, sum(map(len, calls)))
+                        asyncio.get_running_loop().call_soon(self._tell_refused, as_many)
             if self._closing:
                 return
 
     async def close(self) -> None:
         """Take no more bids; those that wait are still decided before :meth:`run` returns."""
         self._closing = True
+        self._tell_refused(len(self._refusals))
         self._wake.set()
         if self._answering:
             await asyncio.wait(self._answering, timeout=self._resolve_s)

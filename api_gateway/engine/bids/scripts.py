@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeAlias, cast
@@ -81,7 +82,14 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
 
 
 class BidScripts:
-    """``place_bids.lua`` on a connection of its own: one round trip per flush, one command per 64 items."""
+    """``place_bids.lua`` on a connection of its own: one round trip per flush, one command per 64 items.
+
+    Attributes:
+        calls_per_item: how many calls of one item may be among those of a flush. The bids of other items wait for all
+            of them.
+    """
+
+    calls_per_item: Final = 4
 
     _place: Final = Script.read(LUA / "place_bids.lua", libraries=("item", "bidding"))
 
@@ -113,7 +121,7 @@ class BidScripts:
         )
 
     async def place(self, calls: Sequence[Sequence[PendingBid]]) -> list[Decided | Exception]:
-        """Decide the bids of several items; atomic per item.
+        """Decide the bids of several items; atomic per call. Calls of one item are carried out in their order.
 
         Returns one result per call: :class:`Decided`, or the error for all of its bids. An :class:`Unavailable` error
         says that nothing was changed. So does an AskError, of a node of a cluster: another one has the item's shard.
@@ -124,7 +132,12 @@ class BidScripts:
         """
         connection = await self._connected()
         parts = list(self._in_parts(calls))
-        answers = await self._exchange(connection, [self._command(part) for part in parts])
+        # By its digest one of these might find no script, and the one behind it another gateway's: then the bids of the
+        # first would come after those of the second.
+        again_in_flush = _in_several_calls(calls)
+        answers = await self._exchange(
+            connection, [self._command(part, by_text=not again_in_flush.isdisjoint(_items(part))) for part in parts]
+        )
         missing = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if missing:
             # EVAL runs the text and loads it, so the next flush is back to the digest.
@@ -261,6 +274,17 @@ def in_parts_of_one_shard(calls: Sequence[ItemBids]) -> Iterator[Sequence[ItemBi
     other."""
     for _, of_shard in groupby(calls, key=lambda call: names.shard_of(call[0].item_id)):
         yield from _in_parts(list(of_shard))
+
+
+def _items(calls: Sequence[ItemBids]) -> Iterator[str]:
+    return (call[0].item_id for call in calls)
+
+
+def _in_several_calls(calls: Sequence[ItemBids]) -> frozenset[str]:
+    """The items of which there is more than one call: all but the last of these are as large as calls may be."""
+    if all(len(call) < BIDS_PER_CALL_MAX for call in calls):
+        return frozenset()
+    return frozenset(item_id for item_id, number in Counter(_items(calls)).items() if number > 1)
 
 
 def _is_hung_up(connection: AbstractConnection) -> bool:

@@ -23,6 +23,7 @@ def context_of(principals: Principals | None) -> Any:
         rates=Rates(per_caller=0, per_address=0, proxies=Proxies("")),
         body_bytes=BodyBytes(2**20, 0),
         traces=None,
+        committer=SimpleNamespace(sheds=lambda: False),
     )
     context.permit = partial(Context.permit, context)
     return context

@@ -72,6 +72,9 @@ class Gateway:
         self.let_in += 1
         return permit
 
+    def sheds(self) -> bool:
+        return False
+
     def place(self, bid: PendingBid) -> None:
         self.bidders.append(bid.user_id)
         bid.verdict.set_result(b"A|~1|3|125|125|1|126|1|bid|2|9")

@@ -33,8 +33,13 @@ REFUSED = b"R|TOO_LOW|200|0|201|0"
 class Gateway:
     """What both roads need of one: an item with two decimals that is known, and a queue that does what a test says."""
 
-    def __init__(self, outcome: bytes | Exception, *, full: bool = False, per_address: int = 0) -> None:
-        self._outcome, self._full = outcome, full
+    def __init__(
+        self, outcome: bytes | Exception, *, full: bool = False, fills_up: bool = False, per_address: int = 0
+    ) -> None:
+        self._outcome, self._full, self._fills_up = outcome, full, fills_up
+        self.charged = 0
+        self.refused: list[Callable[[], None]] = []
+        self.waits = False
         self.placed: list[PendingBid] = []
         self.bid_seconds = Histogram(1.0)
         self.items = SimpleNamespace(known={"lot": 2}, left=self._left, gone=self._gone)
@@ -45,13 +50,23 @@ class Gateway:
         self.rates = Rates(per_caller=0, per_address=per_address, proxies=Proxies(""))
 
     def permit(self, call: str, headers: Any, peer: str | None) -> Permit:
+        self.charged += 1
         return Context.permit(cast(Any, self), call, headers, peer)
 
     def permit_named(self, call: str, headers: Any, peer: str | None) -> Permit:
+        self.charged += 1
         return Context.permit_named(cast(Any, self), call, headers, peer)
 
+    def sheds(self) -> bool:
+        return self._full
+
+    def refuse(self, tell: Callable[[], None]) -> None:
+        self.refused.append(tell)
+        if not self.waits:
+            tell()
+
     def place(self, bid: PendingBid) -> None:
-        if self._full:
+        if self._fills_up:
             raise Overloaded("full")
         self.placed.append(bid)
         if isinstance(self._outcome, Exception):
@@ -78,9 +93,11 @@ class Request:
         self.state = {"context": gateway}
         self.peer, self.admitted, self.is_late = "192.0.2.7", None, False
         self.statuses: list[int] = []
+        self.answers: list[tuple[bytes, bytes]] = []
 
     def answer(self, status: int, lines: bytes, body: bytes) -> None:
         self.statuses.append(status)
+        self.answers.append((lines, body))
 
     def fail(self) -> None:
         self.statuses.append(500)
@@ -105,13 +122,15 @@ async def by_asgi(
     pieces: int = 1,
     ends: bool = True,
     headers: Sequence[tuple[bytes, bytes]] = (),
+    sent: list[Any] | None = None,
 ) -> list[int]:
+    """The statuses of the answers; ``sent`` gets all messages."""
     size = -(-len(body) // pieces)
     parts = [body[at : at + size] for at in range(0, len(body), size)]
     messages: list[Any] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     messages[-1]["more_body"] = not ends
     messages.append({"type": "http.disconnect"})
-    sent: list[Any] = []
+    sent = [] if sent is None else sent
 
     async def receive() -> Any:
         return messages.pop(0)
@@ -167,7 +186,56 @@ async def test_what_is_malformed_is_not_placed(road: Callable[[Gateway, bytes], 
 
 @pytest.mark.parametrize("road", ROADS)
 async def test_a_full_queue_is_told_at_once(road: Callable[[Gateway, bytes], Any]) -> None:
-    assert await road(Gateway(ACCEPTED, full=True), BODY) == [503]
+    for body in (BODY, b"{"):
+        gateway = Gateway(ACCEPTED, full=True)
+        assert await road(gateway, body) == [503]
+        assert (gateway.charged, gateway.placed, gateway.counted) == (0, [], 0), "nothing else was done for it"
+
+
+@pytest.mark.parametrize("road", ROADS)
+async def test_a_queue_that_fills_up_meanwhile_is_told_too(road: Callable[[Gateway, bytes], Any]) -> None:
+    gateway = Gateway(ACCEPTED, fills_up=True)
+    assert await road(gateway, BODY) == [503]
+    assert gateway.charged == 1
+
+
+async def test_what_is_shed_says_when_to_come_again_on_both_roads_alike() -> None:
+    gateway = Gateway(ACCEPTED, full=True)
+    request = Request(gateway, BODY, [])
+    endpoint = DirectRoad().find(b"POST", request.target)
+    assert endpoint is not None
+    assert endpoint.begin is not None
+    endpoint.begin(cast(Any, request))
+    endpoint.answer(cast(Any, request))
+    (direct,) = request.answers
+    sent: list[Any] = []
+    await by_asgi(gateway, BODY, sent=sent)
+    start, body = sent
+    head = b"".join(b"%b: %b\r\n" % header for header in start["headers"] if header[0] != b"content-length")
+    assert direct == (head, body["body"])
+    assert b"retry-after: 1\r\n" in head
+    assert json.loads(body["body"])["code"] == "OVERLOADED"
+
+
+async def test_a_bid_whose_refusal_waits_is_not_placed() -> None:
+    gateway = Gateway(ACCEPTED, full=True)
+    gateway.waits = True
+    request = Request(gateway, BODY, [])
+    endpoint = DirectRoad().find(b"POST", request.target)
+    assert endpoint is not None
+    assert endpoint.begin is not None
+    endpoint.begin(cast(Any, request))
+    gateway._full = False
+    endpoint.answer(cast(Any, request))  # its body has come
+    assert (request.statuses, gateway.placed) == ([], [])
+    gateway.refused.pop()()
+    assert request.statuses == [503]
+
+
+async def test_a_body_that_is_too_large_is_none_of_a_shed_bid_either() -> None:
+    gateway = Gateway(ACCEPTED, full=True)
+    assert await by_asgi(gateway, BODY.ljust(BID_BYTES_MAX + 1), pieces=3) == [413]
+    assert await by_asgi(gateway, BODY, ends=False) == []
 
 
 @pytest.mark.parametrize("road", ROADS)

@@ -16,6 +16,7 @@ from api_gateway.engine.bids.acknowledge import ReplicaAcknowledger
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
+from api_gateway.engine.bids.queue_bound import QueueBound
 from api_gateway.engine.bids.scripts import BidScripts
 from api_gateway.engine.item_scripts import ScriptLimits
 from infrastructure.local.servers.ports import Ports
@@ -210,7 +211,12 @@ async def test_a_replica_that_is_away_keeps_nobody_waiting_longer_than_it_may(st
         scripts = BidScripts(redis, ScriptLimits(), timeout_s=5)
         replicas = ReplicaAcknowledger(redis, replicas=1, timeout_ms=int(timeout_s * 1_000), run_of=lambda _: "")
         committer = Committer(
-            scripts, redis, queue_max=10_000, resolve_s=1, on_outbox=lambda _: None, confirm=replicas.confirm
+            scripts,
+            redis,
+            bound=QueueBound(queue_max=10_000, wait_s=0),
+            resolve_s=1,
+            on_outbox=lambda _: None,
+            confirm=replicas.confirm,
         )
         tasks = [asyncio.create_task(replicas.run()), asyncio.create_task(committer.run())]
 

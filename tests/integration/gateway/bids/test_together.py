@@ -11,7 +11,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.batcher import BIDS_PER_CALL_MAX, PendingBid
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided
@@ -144,3 +144,48 @@ async def test_bids_on_many_items_are_decided_as_if_alone(start_stack: StackFact
             assert numbers == sorted(set(numbers)), shard
             length = await cast(Any, redis.xlen(f"{{{shard}}}:outbox"))
             assert numbers[-1] == length
+
+
+async def test_several_calls_of_one_item_are_decided_in_their_order(
+    start_stack: StackFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the text of the script. By its digest the first call might find none, and the second one that another gateway
+    has loaded in between."""
+    stack = await start_stack(services=())
+    async with Redis.from_url(stack.urls.redis_url, protocol=2) as redis:
+        for item_id in ("hot", "warm", "cool"):
+            await opened(redis, item_id)
+        sizes = (BIDS_PER_CALL_MAX, BIDS_PER_CALL_MAX, 10)
+        amounts = iter(range(100, 100 + sum(sizes)))
+        hot = [[bid_on("hot", next(amounts)) for _ in range(size)] for size in sizes]
+        calls = [hot[0], [bid_on("warm", 100)], hot[1], [bid_on("cool", 100)], hot[2]]
+        scripts = BidScripts(redis, ScriptLimits(), timeout_s=30)
+        verbs: list[str] = []
+        exchange = scripts._exchange
+
+        async def watched(connection: Any, commands: Any) -> list[Any]:
+            verbs.extend(command[0] for command in commands)
+            return await exchange(connection, commands)
+
+        monkeypatch.setattr(scripts, "_exchange", watched)
+        await redis.script_flush()
+        try:
+            results = await scripts.place(calls)
+            await scripts.place([[bid_on("warm", 200)]])
+        finally:
+            await scripts.close()
+
+    seqs: list[int] = []
+    entries: list[int] = []
+    for call, result in zip(calls, results, strict=True):
+        assert isinstance(result, Decided), result
+        verdicts = [parse_verdict(line) for line in result.verdicts]
+        assert all(isinstance(verdict, AcceptedBid) for verdict in verdicts)
+        if call[0].item_id == "hot":
+            seqs += [cast(AcceptedBid, verdict).seq for verdict in verdicts]
+            entries.append(result.entry)
+    assert seqs == list(range(seqs[0], seqs[0] + sum(sizes)))
+    assert entries == sorted(entries)
+    # "cool" and the last ten are one command; what only "warm" is in goes by the digest, also the bid afterwards.
+    assert [verb for verb in verbs if verb != "EVALSHA"] == ["EVAL"] * 3
+    assert verbs[-1] == "EVALSHA"

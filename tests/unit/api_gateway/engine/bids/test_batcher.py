@@ -1,57 +1,66 @@
 from __future__ import annotations
 
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api_gateway.engine.bids.batcher import BIDS_PER_CALL_MAX, BIDS_PER_FLUSH_MAX, Batcher, PendingBid
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
+from api_gateway.engine.bids.queue_bound import QueueBound
 
 
 def bid(item_id: str, number: int) -> PendingBid:
     return PendingBid(item_id, "ada", f"b-{number}", number, None, None, False, PendingVerdict())
 
 
+def batcher(queue_max: int, *, calls_per_item: int = 1) -> Batcher:
+    return Batcher(QueueBound(queue_max=queue_max, wait_s=0), calls_per_item=calls_per_item)
+
+
 def test_an_idle_batcher_flushes_at_once() -> None:
-    batcher = Batcher(queue_max=10)
-    assert batcher.take() == []
+    queue = batcher(10)
+    assert queue.take() == []
     first = bid("a", 1)
-    assert batcher.offer(first)
-    assert batcher.take() == [[first]]
-    assert len(batcher) == 0
+    assert queue.offer(first)
+    assert queue.take() == [[first]]
+    assert len(queue) == 0
 
 
 def test_bids_wait_while_a_flush_is_in_flight_and_go_together() -> None:
-    batcher = Batcher(queue_max=10)
-    batcher.offer(bid("a", 0))
-    batcher.take()
+    queue = batcher(10)
+    queue.offer(bid("a", 0))
+    queue.take()
     waiting = [bid("a", 1), bid("b", 2), bid("a", 3)]
     for one in waiting:
-        batcher.offer(one)
-    assert batcher.take() == []
-    batcher.done()
-    assert batcher.take() == [[waiting[0], waiting[2]], [waiting[1]]]
+        queue.offer(one)
+    assert queue.take() == []
+    queue.done()
+    assert queue.take() == [[waiting[0], waiting[2]], [waiting[1]]]
 
 
 def test_the_queue_is_bounded() -> None:
-    batcher = Batcher(queue_max=2)
-    assert [batcher.offer(bid("a", number)) for number in range(3)] == [True, True, False]
-    batcher.take()
-    assert batcher.offer(bid("a", 4)), "what is in flight no longer waits"
+    queue = batcher(2)
+    assert [queue.offer(bid("a", number)) for number in range(3)] == [True, True, False]
+    assert queue.is_full()
+    queue.take()
+    assert not queue.is_full()
+    assert queue.offer(bid("a", 4)), "what is in flight no longer waits"
 
 
 def test_what_is_left_over_of_an_item_goes_behind_the_others_and_before_what_comes_later() -> None:
-    batcher = Batcher(queue_max=10_000)
+    queue = batcher(10_000)
     busy = [bid("busy", number) for number in range(BIDS_PER_CALL_MAX + 2)]
     others = [bid(f"other-{number}", number) for number in range(BIDS_PER_FLUSH_MAX)]
     for one in [*busy, *others]:
-        batcher.offer(one)
-    first = batcher.take()
+        queue.offer(one)
+    first = queue.take()
     assert first[0] == busy[:BIDS_PER_CALL_MAX]
-    batcher.offer(bid("late", 1))
+    queue.offer(bid("late", 1))
     newest = bid("busy", 10_000)
-    batcher.offer(newest)
-    batcher.done()
-    second = batcher.take()
+    queue.offer(newest)
+    queue.done()
+    second = queue.take()
     waited = BIDS_PER_FLUSH_MAX - (len(first) - 1)
     assert [call[0].item_id for call in second[:waited]] == [one.item_id for one in others[-waited:]]
     assert second[waited] == [*busy[BIDS_PER_CALL_MAX:], newest], "in the order in which they came"
@@ -59,32 +68,55 @@ def test_what_is_left_over_of_an_item_goes_behind_the_others_and_before_what_com
 
 
 def test_a_busy_item_does_not_starve_the_others() -> None:
-    batcher = Batcher(queue_max=10_000)
+    queue = batcher(10_000)
     for number in range(BIDS_PER_CALL_MAX * 12):
-        batcher.offer(bid("busy", number))
-    batcher.offer(bid("quiet", 1))
-    assert [call[0].item_id for call in batcher.take()] == ["busy", "quiet"]
+        queue.offer(bid("busy", number))
+    queue.offer(bid("quiet", 1))
+    assert [call[0].item_id for call in queue.take()] == ["busy", "quiet"]
 
 
-@given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 5_000))
-def test_every_bid_is_flushed_once_in_order(items: list[int], copies: int) -> None:
-    batcher = Batcher(queue_max=10**9)
+def test_one_item_has_the_room_that_others_leave() -> None:
+    queue = batcher(100_000, calls_per_item=3)
+    busy = [bid("busy", number) for number in range(BIDS_PER_CALL_MAX * 3 + 10)]
+    quiet = bid("quiet", 1)
+    for one in [*busy, quiet]:
+        queue.offer(one)
+    first, second, third, rest = (busy[at : at + BIDS_PER_CALL_MAX] for at in range(0, len(busy), BIDS_PER_CALL_MAX))
+    assert queue.take() == [first, [quiet], second, third]
+    queue.done()
+    assert queue.take() == [rest]
+
+
+def test_one_item_has_no_room_that_others_need() -> None:
+    queue = batcher(100_000, calls_per_item=8)
+    for number in range(BIDS_PER_CALL_MAX * 8):
+        queue.offer(bid("busy", number))
+    for number in range(BIDS_PER_FLUSH_MAX):
+        queue.offer(bid(f"other-{number}", number))
+    items = [call[0].item_id for call in queue.take()]
+    assert items.count("busy") == 1
+    assert len(items) == 1 + BIDS_PER_FLUSH_MAX - BIDS_PER_CALL_MAX
+
+
+@given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 5_000), st.integers(1, 8))
+def test_every_bid_is_flushed_once_in_order(items: list[int], copies: int, calls_per_item: int) -> None:
+    queue = batcher(10**9, calls_per_item=calls_per_item)
     copies = min(copies, 300)
     sent: dict[str, list[str]] = {}
     number = 0
     for item in items:
         for _ in range(copies if item == 0 else 1):
             number += 1
-            batcher.offer(bid(f"i{item}", number))
+            queue.offer(bid(f"i{item}", number))
             sent.setdefault(f"i{item}", []).append(f"b-{number}")
     flushed: dict[str, list[str]] = {}
-    while calls := batcher.take():
+    while calls := queue.take():
         assert sum(map(len, calls)) <= BIDS_PER_FLUSH_MAX + BIDS_PER_CALL_MAX
-        assert len({call[0].item_id for call in calls}) == len(calls)
+        assert max(Counter(call[0].item_id for call in calls).values()) <= calls_per_item
         for call in calls:
             assert 0 < len(call) <= BIDS_PER_CALL_MAX
             assert len({one.item_id for one in call}) == 1
             flushed.setdefault(call[0].item_id, []).extend(one.bid_id for one in call)
-        batcher.done()
+        queue.done()
     assert flushed == sent
-    assert len(batcher) == 0
+    assert len(queue) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
+from api_gateway.engine.bids.queue_bound import QueueBound
 from api_gateway.engine.bids.scripts import BidScripts, Decided
 from shared.domain.errors import OutboxFull, OutcomeUnknown, Overloaded, Unavailable
 from shared.names import shard_of
@@ -28,6 +30,8 @@ REFUSED = b"R|TOO_LOW|100|0|101|1"
 
 class FakeScripts:
     """``place`` as :class:`BidScripts` has it, answering what the test wants; flushes wait at ``gate``."""
+
+    calls_per_item = 1
 
     def __init__(self, *answers: list[Decided | Exception] | Exception) -> None:
         self._answers = list(answers)
@@ -83,7 +87,7 @@ class Bench:
         self.committer = Committer(
             cast(BidScripts, scripts),
             cast(Any, redis or FakeRedis()),
-            queue_max=options.pop("queue_max", 10),
+            bound=QueueBound(queue_max=options.pop("queue_max", 10), wait_s=0),
             resolve_s=options.pop("resolve_s", 0.05),
             on_outbox=self.noticed.append,
             on_given_out=lambda *place: self.outbox.append(place),
@@ -125,18 +129,60 @@ async def test_bids_that_come_during_a_flush_share_the_next_one() -> None:
     await bench.stop()
 
 
+async def test_for_each_bid_that_is_decided_one_that_is_shed_is_told() -> None:
+    """However many clients come: else telling them would leave no time for the flushes."""
+    scripts = FakeScripts([Decided([REFUSED] * 256, 0, 0, LINEAGE)], [Decided([REFUSED], 0, 0, LINEAGE)])
+    scripts.gate.clear()
+    bench = Bench(scripts, queue_max=10_000)
+    told: list[int] = []
+    for number in range(256):
+        bench.committer.place(bid(f"b-{number}"))
+    await eventually(lambda: len(scripts.flushed) == 1)
+    bench.committer.place(bid("last"))
+    for number in range(3_000):
+        bench.committer.refuse(partial(told.append, number))
+    assert told == list(range(256)), "the first ones at once"
+    scripts.gate.set()
+    await eventually(lambda: not len(bench.committer))
+    await eventually(lambda: len(told) == 3_000, "the others, also without another flush")
+    assert told == list(range(3_000)), "in their order"
+    await bench.stop()
+
+
+async def test_who_waits_for_a_refusal_is_told_when_a_flush_stands_still_or_the_gateway_ends() -> None:
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
+    scripts.gate.clear()
+    bench = Bench(scripts)
+    bench.committer.place(bid("x"))
+    told: list[int] = []
+    for number in range(400):
+        bench.committer.refuse(partial(told.append, number))
+    assert len(told) == 256
+    await eventually(lambda: len(told) == 400)
+    for number in range(600):
+        bench.committer.refuse(partial(told.append, number))
+    assert len(told) < 1_000
+    scripts.gate.set()
+    await bench.stop()
+    assert len(told) == 1_000
+    bench.committer.refuse(partial(told.append, 0))
+    assert len(told) == 1_001
+
+
 async def test_a_full_queue_sheds_at_once() -> None:
     scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
     scripts.gate.clear()
     bench = Bench(scripts, queue_max=1)
     bench.committer.place(bid("x"))
+    assert bench.committer.sheds()
     with pytest.raises(Overloaded):
         bench.committer.place(bid("y"))
     scripts.gate.set()
     await bench.stop()
     with pytest.raises(Overloaded):
         bench.committer.place(bid("z"))
-    assert bench.committer.shed_total == 2
+    assert bench.committer.sheds()
+    assert bench.committer.shed_total == 4
 
 
 @pytest.mark.parametrize("error", [Unavailable("away"), OutboxFull("full"), ItemMissing()])

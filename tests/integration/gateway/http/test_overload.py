@@ -1,0 +1,124 @@
+"""More bids than are decided: those that would wait too long are shed, and nothing that is shed was a bid.
+
+Redis stands still meanwhile, so that it is certain what waits. Nothing here depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+import aiohttp
+import httpx2 as httpx
+
+from api_gateway.contract.schemas import BATCH_MAX
+from api_gateway.engine.bids.queue_bound import ALWAYS_MAX
+from api_gateway.routes.batches import PATH
+from infrastructure.local.services import API_GATEWAY
+from tests.stack import StackFactory
+from tests.waiting import eventually
+
+SHED = 2 * BATCH_MAX - ALWAYS_MAX
+FIGURES = ("bidding_bids_shed_total", "bidding_bids_waiting", "bidding_flushes_total")
+
+
+async def test_what_would_wait_too_long_is_shed_and_may_come_again(start_stack: StackFactory) -> None:
+    """Of two batches as many are taken as always may wait; a bid behind them is refused at the door, on both roads and
+    on a WebSocket, also a repeated one. When Redis goes on, what was taken is decided and what was shed can be
+    repeated."""
+    env = {"BID_WAIT_MAX_MS": "1", "REDIS_TIMEOUT_MS": "120000", "AUTH_MODE": "open"}
+    stack = await start_stack(services=(API_GATEWAY,), env=env)
+    base_url = stack.urls.gateway_url
+    async with httpx.AsyncClient(base_url=base_url, timeout=120) as http, aiohttp.ClientSession(base_url) as session:
+
+        async def figures() -> dict[str, float]:
+            lines = [line.split() for line in (await http.get("/metrics")).text.splitlines()]
+            return {line[0]: float(line[1]) for line in lines if line and line[0] in FIGURES}
+
+        async def bid(amount: float, key: str, user: str = "bob") -> httpx.Response:
+            return await http.post(
+                "/api/v1/items/rushed/bid", json={"user_id": user, "amount": amount}, headers={"Idempotency-Key": key}
+            )
+
+        async def bid_in_chunks(amount: float) -> tuple[int, dict[str, str], Any]:
+            async def body() -> Any:
+                yield b'{"user_id":"cyd",'
+                yield b'"amount":%d}' % amount
+
+            headers = {"content-type": "application/json"}
+            async with session.post("/api/v1/items/rushed/bid", data=body(), headers=headers) as answer:
+                return (
+                    answer.status,
+                    {name.lower(): value for name, value in answer.headers.items()},
+                    await answer.json(),
+                )
+
+        opened = await http.post("/api/v1/items", json={"id": "rushed", "name": "Lamp", "start_price": 1})
+        assert opened.status_code == 201, opened.text
+        first = await bid(1, "first", "ada")
+        assert first.status_code == 201, first.text
+        socket = await session.ws_connect("/api/v1/bids")
+        before = await figures()
+
+        stack.kill("redis", signal.SIGSTOP)
+        in_flight = asyncio.create_task(bid(2, "in-flight"))
+
+        async def is_in_flight() -> bool:
+            now = await figures()
+            return now["bidding_flushes_total"] > before["bidding_flushes_total"] and not now["bidding_bids_waiting"]
+
+        await eventually(is_in_flight, "the flush", seconds=60)
+        bids = [
+            {"item_id": "rushed", "user_id": f"user-{number}", "amount": 3 + number, "bid_id": f"batch-{number}"}
+            for number in range(2 * BATCH_MAX)
+        ]
+
+        async def waiting_and_shed() -> tuple[float, float]:
+            now = await figures()
+            return now["bidding_bids_waiting"], now["bidding_bids_shed_total"] - before["bidding_bids_shed_total"]
+
+        async def is_taken() -> bool:
+            return await waiting_and_shed() == (BATCH_MAX, 0)
+
+        async def is_shedding() -> bool:
+            return await waiting_and_shed() == (ALWAYS_MAX, SHED)
+
+        whole = asyncio.create_task(http.post(PATH, json={"bids": bids[:BATCH_MAX]}))
+        await eventually(is_taken, "a batch that waits", seconds=60)
+        batch = asyncio.create_task(http.post(PATH, json={"bids": bids[BATCH_MAX:]}))
+        await eventually(is_shedding, "bids that are shed", seconds=60)
+
+        for _ in range(2):
+            shed = await bid(5_000, "shed")
+            assert (shed.status_code, shed.json()["code"]) == (503, "OVERLOADED")
+            assert int(shed.headers["retry-after"]) >= 1
+            assert "connection" not in shed.headers, "the client goes on with the same connection"
+        repeated = await bid(1, "first", "ada")
+        assert (repeated.status_code, repeated.json()["code"]) == (503, "OVERLOADED"), "nobody looks for its verdict"
+        status, headers, problem = await bid_in_chunks(5_001)
+        assert (status, problem) == (503, shed.json())
+        assert headers["retry-after"] == shed.headers["retry-after"]
+        await socket.send_json({"op": "bid", "id": 1, "item_id": "rushed", "user_id": "dan", "amount": 5_002})
+        told = await socket.receive_json(timeout=60)
+        assert (told["id"], told["status"], told["answer"]["code"]) == (1, 503, "OVERLOADED")
+        assert await waiting_and_shed() == (ALWAYS_MAX, SHED + 5)
+
+        stack.kill("redis", signal.SIGCONT)
+        assert (await in_flight).status_code == 201
+        results = (await whole).json()["results"] + (await batch).json()["results"]
+        assert [one["status"] for one in results] == [201] * ALWAYS_MAX + [503] * SHED
+        assert {one["answer"]["code"] for one in results[ALWAYS_MAX:]} == {"OVERLOADED"}
+        # Nothing that was shed is there, and nothing that was taken is missing.
+        item = (await http.get("/api/v1/items/rushed")).json()
+        assert (item["current_bid"], item["bid_count"]) == (2 + ALWAYS_MAX, 2 + ALWAYS_MAX)
+        for key in ("shed", f"batch-{2 * BATCH_MAX - 1}"):
+            assert (await http.get(f"/api/v1/bids/by-key/{key}", params={"item_id": "rushed"})).status_code == 404
+        # Repeated under its key it is placed, once.
+        accepted = await bid(5_000, "shed")
+        assert accepted.status_code == 201, accepted.text
+        again = await bid(5_000, "shed")
+        assert (again.status_code, again.content) == (accepted.status_code, accepted.content)
+        assert (await http.get("/api/v1/items/rushed")).json()["bid_count"] == 3 + ALWAYS_MAX
+        assert (await bid(1, "first", "ada")).content == first.content
+        await socket.close()
