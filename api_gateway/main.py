@@ -95,9 +95,10 @@ from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
 from shared.buckets import Rate
 from shared.clients.cluster.client import ClusterClient
-from shared.clients.nats import NatsLink, StreamSettings
+from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.clients.stream_settings import StreamSettings
 from shared.http.connection_limits import ConnectionLimits
 from shared.http.direct import direct_protocol
 from shared.http.insiders import Insiders
