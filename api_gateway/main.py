@@ -16,7 +16,7 @@ from api_gateway.routes import images
 from api_gateway.settings import Settings
 from shared.aliases import AliasSettings
 from shared.aws.settings import AwsSettings
-from shared.clients.nats import StreamSettings
+from shared.clients.stream_settings import StreamSettings
 from shared.http.connection_limits import ConnectionLimits
 from shared.http.protocols.direct import direct_protocol
 from shared.http.proxies import Proxies

@@ -18,7 +18,7 @@ from typing_extensions import override
 from archival_worker.errors import ExportsMisconfigured
 from archival_worker.settings import Settings
 from shared.aws.settings import AwsSettings
-from shared.clients.nats import StreamSettings
+from shared.clients.stream_settings import StreamSettings
 from shared.logs import set_up_logging
 from shared.settings import settings_or_exit
 from shared.tracing.settings import TracingSettings

@@ -34,9 +34,9 @@ from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.cloudwatch import Distribution, Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
-from shared.clients.nats import StreamSettings
 from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
+from shared.clients.stream_settings import StreamSettings
 from shared.http.connection_limits import UNLIMITED, ConnectionLimits
 from shared.http.problems import problem, without_redirects
 from shared.http.protocols.websockets import CLOSE_GRACE_S, websocket_protocol

@@ -37,8 +37,9 @@ from shared.archive_reads.asking import Asking
 from shared.archive_reads.origin import ArchiveOrigin
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
-from shared.clients.nats import NatsLink, StreamSettings
+from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
+from shared.clients.stream_settings import StreamSettings
 from shared.http.problems import problem, without_redirects
 from shared.http.protocols.bounded import bounded_protocol
 from shared.logs import set_up_logging

@@ -1,4 +1,4 @@
-"""Services of test stacks, forked from a process that has loaded their libraries already.
+"""Services of test stacks, and commands, forked from a process that has loaded their libraries already.
 
 A Python service spends three quarters of its start on loading libraries, and a run of the tests starts several hundred.
 Here a process loads them once and forks. Of our own code it loads what is the same in every process: not the modules of
@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from infrastructure.local.cache_nodes import CACHE_NODE
 from infrastructure.local.processes import Child, ProcessSpec, launch, poll_until
@@ -76,7 +76,7 @@ _OURS: Final = (
 PER_PROCESS: Final = {"shared.crash_points"}
 """Modules that each process must load itself: they read from its environment at which point it is to die."""
 _REQUEST_BYTES_MAX: Final = 128 * 1024
-_RUN_TIMEOUT_S: Final = 120.0
+_RUN_TIMEOUT_S: Final = 240.0
 # Beginnings of variables that are read when a process starts. A fork begins after that, so it cannot have other ones.
 _READ_AT_START: Final = ("PYTHON", "LD_", "MALLOC_")
 
@@ -95,19 +95,34 @@ def launch_service(spec: ProcessSpec, output: int) -> Child:
 
 
 async def run_forked(*argv: str, env: Mapping[str, str]) -> tuple[int, str]:
-    """Run `python -P -m <argv>` to its end by a fork; its exit code and its output."""
-    with tempfile.TemporaryFile() as output:
-        child = _forker().fork(argv, {**env, "PYTHONUNBUFFERED": "1"}, output.fileno())
-        try:
-            await poll_until(lambda: child.poll() is not None, _RUN_TIMEOUT_S)
-        finally:
-            child.send_signal(signal.SIGKILL)
-        output.seek(0)
-        text = output.read().decode(errors="replace")
-        code = child.poll()
-        if code is None:
-            raise TimeoutError(f"{argv} did not end within {_RUN_TIMEOUT_S:g} s:\n{text}")
-        return code, text
+    """Run `python -P -m <argv>` to its end by a fork; its exit code, and what it said on both outputs."""
+    with tempfile.TemporaryFile() as said:
+        return await _run(argv, env, said), _text_of(said)
+
+
+async def run_forked_apart(*argv: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """The same, with what it said on each of both outputs."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        code = await _run(argv, env, output, errors)
+        return subprocess.CompletedProcess(argv, code, _text_of(output), _text_of(errors))
+
+
+async def _run(argv: Sequence[str], env: Mapping[str, str], *outputs: IO[bytes]) -> int:
+    child = _forker().fork(argv, {**env, "PYTHONUNBUFFERED": "1"}, *(output.fileno() for output in outputs))
+    try:
+        await poll_until(lambda: child.poll() is not None, _RUN_TIMEOUT_S)
+    finally:
+        child.send_signal(signal.SIGKILL)
+    code = child.poll()
+    if code is None:
+        said = "".join(map(_text_of, outputs))
+        raise TimeoutError(f"{argv} did not end within {_RUN_TIMEOUT_S:g} s:\n{said}")
+    return code
+
+
+def _text_of(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 def _environment() -> dict[str, str]:
@@ -132,8 +147,9 @@ class _Forker:
                 argv, stdin=subprocess.DEVNULL, env=_environment(), pass_fds=[number], start_new_session=True
             )
 
-    def fork(self, argv: Sequence[str], env: Mapping[str, str], output: int) -> Child:
-        return _Fork(int(self._ask({"argv": argv, "env": dict(env), "cwd": str(Path.cwd())}, [output])), self)
+    def fork(self, argv: Sequence[str], env: Mapping[str, str], *outputs: int) -> Child:
+        """With one output for both, or with one for what it says and one for errors."""
+        return _Fork(int(self._ask({"argv": argv, "env": dict(env), "cwd": str(Path.cwd())}, [*outputs])), self)
 
     def poll(self, pid: int) -> int | None:
         return self._ask({"poll": pid})  # type: ignore[no-any-return]
@@ -177,7 +193,7 @@ class _Fork:
 def _serve(requests: socket.socket) -> list[str] | None:
     """Answer requests. Returns in each fork what it has to run, and None once nobody can ask any more."""
     while True:
-        data, files, _, _ = socket.recv_fds(requests, _REQUEST_BYTES_MAX, 1)
+        data, files, _, _ = socket.recv_fds(requests, _REQUEST_BYTES_MAX, 2)
         if not data:
             return None
         request = json.loads(data)
@@ -188,17 +204,19 @@ def _serve(requests: socket.socket) -> list[str] | None:
         pid = os.fork()
         if pid == 0:
             requests.close()
-            _become(request, files[0])
+            _become(request, files)
             return list(request["argv"])
-        os.close(files[0])
+        for file in files:
+            os.close(file)
         requests.send(json.dumps(pid).encode())
 
 
-def _become(request: dict[str, Any], output: int) -> None:
+def _become(request: dict[str, Any], outputs: list[int]) -> None:
     os.setsid()
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    os.dup2(outputs[0], 1)
+    os.dup2(outputs[-1], 2)
+    for output in outputs:
+        os.close(output)
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()

@@ -9,6 +9,7 @@ from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
 
 from infrastructure.local.processes import ManagedProcess, ProcessSpec
 from infrastructure.local.servers.binaries import find_redis
@@ -16,6 +17,7 @@ from infrastructure.local.servers.ports import HOST, free_ports
 from infrastructure.local.servers.probes import Probe, Readiness, redis_ready
 from infrastructure.local.servers.redis_and_nats import plain_environment
 from infrastructure.local.stack import Stack
+from tests.preforked import run_forked, run_forked_apart
 
 BIDDING = (sys.executable, "-m", "infrastructure.local.cli")
 
@@ -55,8 +57,13 @@ async def finished(*command: str, env: Mapping[str, str] | None = None, within_s
 
 
 async def bidding(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """The same for a `bidding` command; ``env`` is added to the environment."""
-    return await finished(*BIDDING, *arguments, env=os.environ | dict(env or {}))
+    """Run a `bidding` command by a fork; its exit code, and what it said. ``env`` is added to the environment."""
+    return await run_forked(BIDDING[-1], *arguments, env=os.environ | dict(env or {}))
+
+
+async def bidding_apart(*arguments: str) -> CompletedProcess[str]:
+    """The same, with what it said on each of both outputs."""
+    return await run_forked_apart(BIDDING[-1], *arguments, env=os.environ)
 
 
 @asynccontextmanager

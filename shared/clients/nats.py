@@ -13,14 +13,13 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 from nats.js.errors import NotFoundError
-from pydantic import field_validator
 from typing_extensions import override
 
 from shared import names
+from shared.clients.stream_settings import StreamSettings
 from shared.domain.errors import BiddingError
 from shared.permissions.nats_users import inbox_of
 from shared.server_urls import credentials_of, without_password
-from shared.settings import EnvironmentSettings
 
 _NOT_IN_SUBJECTS: Final = str.maketrans(dict.fromkeys(".*> \t\r\n", "_"))
 
@@ -31,19 +30,6 @@ class StreamUnavailable(BiddingError, ConnectionError):
     """JetStream cannot be read now: no connection, or the stream or the consumer is gone. Try later, from the start."""
 
     code = "STREAM_UNAVAILABLE"
-
-
-class StreamSettings(EnvironmentSettings):
-    """Read here, not in each service, since the service that comes first makes the stream for all."""
-
-    nats_stream_replicas: int = 1
-
-    @field_validator("nats_stream_replicas")
-    @classmethod
-    def _can_agree(cls, replicas: int) -> int:
-        if replicas not in (1, 3, 5):
-            raise ValueError("must be 1, 3 or 5")
-        return replicas
 
 
 @dataclass(frozen=True, slots=True)

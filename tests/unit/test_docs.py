@@ -18,7 +18,7 @@ from infrastructure.local.cli import commands
 from infrastructure.local.importing.lots_file import COLUMNS
 from infrastructure.local.servers import binaries
 from shared.aliases import AliasSettings
-from shared.clients.nats import StreamSettings
+from shared.clients.stream_settings import StreamSettings
 from shared.messages import decode_batch
 from shared.names import message_id, subject_of
 from shared.read_cache.settings import ReadCacheSettings

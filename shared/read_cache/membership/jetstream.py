@@ -38,7 +38,8 @@ from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSe
 from nats.js.kv import KeyValue
 from typing_extensions import override
 
-from shared.clients.nats import NatsLink, StreamSettings, StreamUnavailable
+from shared.clients.nats import NatsLink, StreamUnavailable
+from shared.clients.stream_settings import StreamSettings
 from shared.pacing.backoff import set_within
 from shared.read_cache.errors import MembershipUnavailable
 from shared.read_cache.membership.clock import now_s

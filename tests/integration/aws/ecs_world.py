@@ -2,6 +2,9 @@
 
 moto answers for ECS and runs nothing. Here a scheduler looks at what services should run, and lets them come to it:
 after a while, or never, or it takes them back, as the test says.
+
+boto3 and moto are imported when the first world is made: it takes as long as to import all other tests, of which only
+one process of a run needs it.
 """
 
 from __future__ import annotations
@@ -16,9 +19,7 @@ from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-import boto3
-from moto.ecs.models import ecs_backends
-from moto.server import ThreadedMotoServer
+import pytest
 
 from infrastructure.deploy.alarms import ROLLBACK_ALARMS
 from infrastructure.local.servers.ports import HOST, free_ports
@@ -54,7 +55,11 @@ class EcsWorld:
         self._runs: dict[str, str] = {}
         self._seen_tasks: set[str] = set()
         self._ended = threading.Event()
-        self._client: Callable[[str], Any] = cache(partial(_session().client, endpoint_url=endpoint))
+        import boto3
+        from moto.ecs.models import ecs_backends
+
+        session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
+        self._client: Callable[[str], Any] = cache(partial(session.client, endpoint_url=endpoint))
         self.ecs: Any = self._client("ecs")
         self.cloudwatch: Any = self._client("cloudwatch")
         self._backend: Any = ecs_backends[ACCOUNT][REGION]
@@ -236,14 +241,28 @@ class EcsWorld:
 
 
 @cache
-def _session() -> Any:
-    """One for all worlds: each reads the descriptions of the services anew, among them a large one of EC2."""
-    return boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION)
+def _loader(path: str | None) -> Any:
+    """One for all sessions: each would read the descriptions of the services anew, among them a large one of EC2."""
+    from botocore.loaders import create_loader
+
+    return create_loader(path)
 
 
 @contextmanager
 def ecs_world() -> Iterator[tuple[EcsWorld, str, str]]:
     """The world, the address of its AWS, and the address at which its platform answers."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Images of machines, thousands of them, which the emulator makes anew for each world, and nobody asks for.
+        patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+        patch.setattr("botocore.session.create_loader", _loader)
+        with _running_world() as world:
+            yield world
+
+
+@contextmanager
+def _running_world() -> Iterator[tuple[EcsWorld, str, str]]:
+    from moto.server import ThreadedMotoServer
+
     aws, platform = free_ports(2)
     server = ThreadedMotoServer(HOST, aws, verbose=False)
     server.start()

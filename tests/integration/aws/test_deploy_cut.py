@@ -25,27 +25,13 @@ pytestmark = pytest.mark.integration
 Place = tuple[EcsWorld, list[str]]
 
 
-@pytest.fixture(scope="module")
-def shared_place() -> Iterator[Place]:
-    with pytest.MonkeyPatch.context() as patch, ecs_world() as (world, endpoint, url):
-        for name, value in environment_of(endpoint).items():
-            patch.setenv(name, value)
-        yield world, ["--yes", "--url", url, "--look-every", "0.05", "--watch", "0"]
-
-
 @pytest.fixture
-def place(shared_place: Place) -> Iterator[Place]:
-    """The world of this module, with OLD everywhere and nothing noted."""
-    world, arguments = shared_place
-    yield shared_place
-    world.broken, world.stuck, world.unwell, world.migrate_exit = set(), set(), set(), 0
-    world.ring("gateway-5xx", state="OK")
-    if world.notes():
-        deploy("--roll-back", *arguments)
-    if world.tags() != {"nats-0": "2.15", "archiver": OLD, "broadcaster": OLD, "gateway": OLD}:
-        deploy("--tag", OLD, "--nats-tag", "2.15", *arguments)
-    assert (platform(world), world.notes()) == ({OLD}, {})
-    world.updates.clear()
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """The world, with OLD everywhere and nothing noted, and arguments with which a deployment in it takes no second."""
+    with ecs_world() as (world, endpoint, url):
+        for name, value in environment_of(endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield world, ["--yes", "--url", url, "--look-every", "0.05", "--watch", "0"]
 
 
 def deploy(*arguments: str) -> Result:

@@ -108,6 +108,7 @@ async def test_a_signal_stops_everything(bidding: Bidding, number: signal.Signal
 
 async def test_a_closed_terminal_leaves_nothing_behind(bidding: Bidding) -> None:
     ours, theirs = os.openpty()
+    await copy_database_to(bidding.data_dir)
     process = await bidding.start("up", "--servers-only", stdout=theirs)
     os.close(theirs)
     text = b""
@@ -211,6 +212,7 @@ def living_children(data_dir: Path) -> list[str]:
 async def test_up_with_cache_nodes(bidding: Bidding) -> None:
     """They are processes like all others: in the status, with their ports, and gone with the rest."""
     bidding.ports = dataclasses.replace(bidding.ports, cache_node=ports_in_a_row(2))
+    await copy_database_to(bidding.data_dir)
     code, output = await bidding.run("up", "--cache-nodes", "2", "--detach")
     assert code == 0, output
     assert f":{bidding.ports.cache}/api?key=items/" in output

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +18,7 @@ from infrastructure.local.signing_key import signed_token, signing_key
 from infrastructure.local.stack import Stack
 from shared.names import SHARDS
 from shared.redis_layout.keys import REVOCATIONS_KEY, cursors_key, shard_of_key
+from tests.programs import bidding_apart
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -52,8 +51,7 @@ class House:
         urls = self.stack.urls
         where = ["--data-dir", str(self.stack.data_dir), "--postgres-url", urls.postgres_url]
         where += ["--redis-url", urls.redis_url, "--nats-url", urls.nats_url]
-        command = (sys.executable, "-P", "-m", "infrastructure.local.cli", *arguments, *where)
-        return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=120)
+        return await bidding_apart(*arguments, *where)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 
@@ -19,6 +17,7 @@ from infrastructure.local.services import API_GATEWAY
 from infrastructure.local.signing_key import API_KEY_SECRET
 from infrastructure.local.stack import Stack
 from shared.identity.api_keys import make_key
+from tests.programs import bidding_apart
 from tests.stack import StackFactory
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,13 +33,9 @@ class House:
         self.secret = stack.service_env[API_KEY_SECRET]
 
     async def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = (sys.executable, "-P", "-m", "infrastructure.local.cli", "api-keys", *arguments)
         urls = self.stack.urls
         where = ("--postgres-url", urls.postgres_url, "--redis-url", urls.redis_url)
-        place = ("--data-dir", str(self.stack.data_dir))
-        return await asyncio.to_thread(
-            subprocess.run, [*command, *place, *where], capture_output=True, text=True, timeout=60
-        )
+        return await bidding_apart("api-keys", *arguments, "--data-dir", str(self.stack.data_dir), *where)
 
     async def new_key(self, *arguments: str, user: str = "house", role: str = "seller") -> str:
         done = await self.command("create", "A service", "--user", user, "--role", role, *arguments)

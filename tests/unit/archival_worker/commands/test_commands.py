@@ -26,7 +26,7 @@ def test_none_is_imported_before_it_is_called() -> None:
     command = (sys.executable, "-c", _LISTED)
     imported = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
     assert not {place.partition(":")[0] for place in COMMANDS.values()}.intersection(imported)
-    assert not {"archival_worker.main", "fastapi", "redis"}.intersection(imported)
+    assert not {"archival_worker.main", "fastapi", "redis", "nats"}.intersection(imported)
 
 
 def test_what_is_no_export_is_an_error_like_every_other(tmp_path: Path) -> None:
