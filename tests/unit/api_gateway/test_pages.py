@@ -43,7 +43,7 @@ WINGS: dict[str, set[str]] = {
     "docs": {"lib"},
     "item": {"lib", "feed", "bidder", "bidding", "account"},
     "sell": {"lib", "bidder", "account"},
-    "selling": {"lib", "account", "rulings"},
+    "selling": {"feed", "lib", "account", "rulings"},
     "signin": {"lib", "account"},
     "ops": {"lib", "feed", "account", "rulings"},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
@@ -181,11 +182,12 @@ async def test_redis_away_delays_the_standing(world: World, monkeypatch: pytest.
 
 async def test_an_expired_token_is_said_once_and_ends_the_standings(world: World) -> None:
     connection, pipe = world.connect()
-    world.channel.authenticate(connection, Identity("user-5", 1_000))
+    expires_s = int(time.time()) + 1_000
+    world.channel.authenticate(connection, Identity("user-5", expires_s))
     await until_shown(pipe, "authenticated", "leading")
-    world.channel.expire(999.9)
+    world.channel.expire(expires_s - 0.1)
     assert len(world.channel) == 1
-    for now_s in (1_000, 1_001):
+    for now_s in (expires_s, expires_s + 1):
         world.channel.expire(now_s)
     world.channel.standing_changed(ITEM, frozenset())
     assert shown(pipe) == ["authenticated", "leading", "TOKEN_EXPIRED"]
