@@ -18,6 +18,7 @@ from typing import BinaryIO, Final, ParamSpec
 
 import asyncpg
 
+from archival_worker.chain.blocking import BlockingCalls
 from archival_worker.chain.export_file import ExportWriter
 from archival_worker.chain.hashes import NOWHERE, Version
 from archival_worker.chain.sinks import Digest, Sink, chunks_of, digest_of
@@ -97,6 +98,9 @@ class Exporter:
         self._metrics = metrics
         self._options = options
         self._sql = load_chain_queries()
+        self._calls = BlockingCalls()
+        # The last export that was tried.
+        self._tried = ""
         self._wake = asyncio.Event()
         self._count_at_s = 0.0
         self.open = 0
@@ -126,16 +130,20 @@ class Exporter:
             await set_within(self._wake, self._options.look_every_s)
 
     async def once(self) -> bool:
-        """Try the export that has been due for longest. Returns False if none is due.
+        """Try the export that has been due for longest. Returns False if none is due, or if the call of a former
+        attempt has not returned: then other archivers go on.
 
         Raises:
             ArchiveUnavailable: PostgreSQL cannot be asked now.
         """
+        if self._calls.is_running:
+            return False
         async with connection_of(self._pool) as connection:
             row = await connection.fetchrow(self._sql.claim_export, 2 * self._options.attempt_s)
         if row is None:
             return False
         job = _Job(row["item_id"], Version(row["epoch"], row["seq"]), row["head"], row["tries"])
+        self._tried = job.item_id
         try:
             async with asyncio.timeout(self._options.attempt_s):
                 digest = await self._attempt(job)
@@ -166,8 +174,8 @@ class Exporter:
             path = Path(folder) / "export.jsonl.gz"
             with path.open("wb") as file:
                 await self._write(job, file)
-            digest = await asyncio.to_thread(_digest_of_file, path)
-            await asyncio.to_thread(self._sink.put, path, job.key, digest)
+            digest = await self._calls.run(_digest_of_file, path)
+            await self._calls.run(self._sink.put, path, job.key, digest)
         return digest
 
     async def _write(self, job: _Job, file: BinaryIO) -> None:
@@ -186,10 +194,22 @@ class Exporter:
                     break
                 place = Version(rows[-1]["epoch"], rows[-1]["seq"])
                 # Compressing takes longer than reading, and the write path shares this event loop.
-                await _on_file(writer.add, rows)
-            await _on_file(writer.finish)
+                await self._on_file(writer.add, rows)
+            await self._on_file(writer.finish)
         if writer.head.hash != job.head:
             raise ExportFailed(f"the chain of {job.item_id} was another one when it was closed; see `bidding audit`")
+
+    async def _on_file(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run in a thread. An error of the disk must not count as one of the database, whose connection is open
+        meanwhile.
+
+        Raises:
+            ExportFailed: the file cannot be written, or what ``work`` raises itself.
+        """
+        try:
+            await self._calls.run(work, *args, **kwargs)
+        except OSError as error:
+            raise ExportFailed(f"the file of the export cannot be written here: {error}") from error
 
     async def _count(self) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -200,21 +220,15 @@ class Exporter:
             row = await connection.fetchrow(self._sql.count_exports, self._options.stuck_tries)
         self.open = row["open"]
         alarms = {"exports": f"{row['stuck']} keep failing, such as {row['example']}"} if row["stuck"] else {}
+        if self._calls.is_running:
+            # Attempts are counted between two of them, so this is a call of one that was given up.
+            alarms = {
+                "exports": f"none is tried here: {self._tried} was given up after {self._options.attempt_s:g} s, and "
+                "its call to the disk or to S3 has not returned"
+            }
         if alarms and not self.alarms:
             logger.error("exports: %s", alarms["exports"])
         self.alarms = alarms
-
-
-async def _on_file(work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Run in a thread. An error of the disk must not count as one of the database, whose connection is open meanwhile.
-
-    Raises:
-        ExportFailed: the file cannot be written, or what ``work`` raises itself.
-    """
-    try:
-        await asyncio.to_thread(work, *args, **kwargs)
-    except OSError as error:
-        raise ExportFailed(f"the file of the export cannot be written here: {error}") from error
 
 
 def _digest_of_file(path: Path) -> Digest:

@@ -112,6 +112,8 @@ class Evictor:
         self._exports_at_s = 0.0
         # Items that cannot be removed, each with the error. Bounded.
         self._failing: dict[str, str] = {}
+        # Keys that are not what they should be, each of which is told once. Bounded.
+        self._told: set[str] = set()
         self._closed_of: dict[str, int] = {}
         self.closed_in_redis = 0
         """Closed items that Redis had at the last look; of a node that is away, at the one before."""
@@ -148,6 +150,7 @@ class Evictor:
         Raises:
             RedisError, OSError, TimeoutError, ArchiveUnavailable: a server cannot be asked now; some may have left.
         """
+        await self._forget_removed()
         pages = await self._pages()
         if not pages or not await self._exports_exist():
             return 0
@@ -173,12 +176,13 @@ class Evictor:
         for shard in names.SHARDS:
             ask_fields(pipeline, shard, "epoch", "archived")
             pipeline.zcard(closed_key(shard))
-        answers = _there(await pipeline.execute(raise_on_error=False))
+        keys = [key for shard in names.SHARDS for key in (cursors_key(shard), closed_key(shard))]
+        answers = self._there(keys, await pipeline.execute(raise_on_error=False))
         epochs: dict[str, str] = {}
         pipeline = self._redis.pipeline(transaction=False)
         for shard, cursors, count in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
             if cursors is None or count is None:
-                continue  # its node is away; the others go on
+                continue  # its node is away, or it is damaged; the others go on
             self._closed_of[shard] = count
             epoch, archived = cursors
             if count and epoch is not None:
@@ -191,12 +195,28 @@ class Evictor:
                     num=self._page_of(shard),
                 )
         self.closed_in_redis = sum(self._closed_of.values())
-        pages = _there(await pipeline.execute(raise_on_error=False)) if epochs else []
+        keys = [closed_key(shard) for shard in epochs]
+        pages = self._there(keys, await pipeline.execute(raise_on_error=False)) if epochs else []
         return {
             shard: [_Candidate(item_id.decode(), shard, epoch) for item_id in page]
             for (shard, epoch), page in zip(epochs.items(), pages, strict=True)
             if page is not None
         }
+
+    def _there(self, keys: Sequence[str], answers: Sequence[Any]) -> list[Any]:
+        """These answers, None in the place of those whose node is away, or whose key is not what it should be.
+
+        Raises:
+            Exception: the first of another kind among them.
+        """
+        found: list[Any] = []
+        for key, answer in zip(keys, answers, strict=True):
+            if type(answer) is ResponseError:
+                self._pass_over(key, answer)
+            elif isinstance(answer, Exception) and not isinstance(answer, NodeAway):
+                raise answer
+            found.append(None if isinstance(answer, Exception) else answer)
+        return found
 
     async def _exports_exist(self) -> bool:
         """Whether anything was ever exported. If not, nothing can leave, and a look need not ask for items."""
@@ -302,6 +322,18 @@ class Evictor:
         if len(self._failing) < _FAILING_MAX:
             self._failing[item_id] = str(error)
 
+    async def _forget_removed(self) -> None:
+        """Forget the failures of items that another archiver has removed since: this one sees them no more."""
+        failing = list(self._failing)
+        if not failing:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for item_id in failing:
+            pipeline.zscore(closed_key(names.shard_of(item_id)), item_id)
+        for item_id, entry in zip(failing, await pipeline.execute(raise_on_error=False), strict=True):
+            if entry is None:
+                self._failing.pop(item_id, None)
+
     def _go_on(self, pages: Mapping[str, list[_Candidate]], due: Collection[_Candidate], left: Collection[str]) -> None:
         """Where each shard's next page begins: behind the items that could not go, say because their export fails. Once
         a page has items whose time has not come, or is the last one, it begins anew: those behind them are younger."""
@@ -355,26 +387,39 @@ class Evictor:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.hget(key, "status")
-        closed = [key for key, status in zip(keys, await pipeline.execute(), strict=True) if status in _FINAL]
+        statuses = self._readable(keys, await pipeline.execute(raise_on_error=False))
+        closed = [key for key, status in statuses.items() if status in _FINAL]
         calls: list[Call] = []
         for key in closed:
             item_id = key.split(b":item:", 1)[1].decode()
             shard = names.shard_of(item_id)
             calls.append(([cursors_key(shard), closed_key(shard), key], [item_id]))
         if calls:
-            await NOTE_CLOSED.run_each(self._redis, calls)
+            self._readable(closed, await NOTE_CLOSED.run_each(self._redis, calls))
 
+    def _readable(self, keys: Sequence[bytes], answers: Sequence[Any]) -> dict[bytes, Any]:
+        """The answers by key, without those of keys that are not what they should be: these are told, and the search
+        goes on.
 
-def _there(answers: Sequence[Any]) -> list[Any]:
-    """These answers, None in the place of those whose node is away.
+        Raises:
+            RedisError, OSError, TimeoutError: the node of one of them cannot be asked.
+        """
+        found: dict[bytes, Any] = {}
+        for key, answer in zip(keys, answers, strict=True):
+            if type(answer) is ResponseError:
+                self._pass_over(key.decode(errors="backslashreplace"), answer)
+            elif isinstance(answer, Exception):
+                raise answer
+            else:
+                found[key] = answer
+        return found
 
-    Raises:
-        Exception: the first of another kind among them.
-    """
-    for answer in answers:
-        if isinstance(answer, Exception) and not isinstance(answer, NodeAway):
-            raise answer
-    return [None if isinstance(answer, NodeAway) else answer for answer in answers]
+    def _pass_over(self, key: str, error: ResponseError) -> None:
+        """A look or the search goes on without this key."""
+        self._metrics.failures_by["eviction"] += 1
+        if key not in self._told and len(self._told) < _FAILING_MAX:
+            self._told.add(key)
+            logger.error("%s is not what it should be, so closed items that need it stay in Redis: %s", key, error)
 
 
 def _instant(answer: Any, place: int) -> int:

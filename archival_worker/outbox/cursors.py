@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
@@ -46,7 +46,7 @@ class CopyOptions:
             newest (a failover), or another archiver may have died between COMMIT and copy.
         unpublished_s: when to send a position again that is past what the relay has published. Mostly the relay knows
             its PubAcks before anything is archived.
-        away_s: when to send a position again whose node of a cluster could not be asked.
+        away_s: when to send a position again whose node of a cluster could not be asked, or whose shard is damaged.
     """
 
     interval_s: float = 0.05
@@ -79,10 +79,13 @@ class CursorCopier:
         self._metrics = metrics
         self._options = options
         self._pending: dict[str, EntryId] = {}
+        # Positions that a send has left out, until they are offered again, all at once: each send would begin a timer
+        # of its own.
+        self._left_out: dict[str, EntryId] = {}
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
         self.alarms: dict[str, str] = {}
-        """Shards whose cursors in Redis and PostgreSQL contradict each other, and how."""
+        """Shards whose cursors in Redis and PostgreSQL contradict each other, or cannot be read, and how."""
 
     @property
     def pending(self) -> int:
@@ -145,8 +148,9 @@ class CursorCopier:
             raise
 
     async def _send(self, positions: Mapping[str, EntryId]) -> dict[str, _Reply]:
-        """Run the script for each shard in one round trip. Shards whose node of a cluster cannot be asked, while others
-        can, are left out and offered again soon."""
+        """Run the script for each shard in one round trip. Two kinds of shards are left out and offered again soon:
+        those whose node of a cluster cannot be asked, while others can; and those that are damaged, which are an alarm
+        until :meth:`_resync` has an answer of theirs."""
         calls = [
             (
                 [cursors_key(shard), outbox_key(shard), opened_key(shard)],
@@ -157,18 +161,35 @@ class CursorCopier:
         replies = await ADVANCE_ARCHIVED.run_each(self._redis, calls)
         answers: dict[str, _Reply] = {}
         for shard, reply in zip(positions, replies, strict=True):
-            if isinstance(reply, Exception) and not isinstance(reply, NodeAway):
+            if isinstance(reply, NodeAway):
+                continue
+            # Errors with a class of their own, such as READONLY, are about the server. This one is about the shard's
+            # keys, say a wrong type, and the others must go on.
+            if type(reply) is ResponseError:
+                self._metrics.failures_by["redis"] += 1
+                self._alarm(shard, f"Redis cannot move the shard's archived cursor: {reply}")
+                continue
+            if isinstance(reply, Exception):
                 raise reply
-            if not isinstance(reply, Exception):
-                answers[shard] = _Reply(*map(int, reply))
-        away = {shard: position for shard, position in positions.items() if shard not in answers}
-        if away:
-            asyncio.get_running_loop().call_later(self._options.away_s, self.offer, away)
+            answers[shard] = _Reply(*map(int, reply))
+        left_out = {shard: position for shard, position in positions.items() if shard not in answers}
+        if left_out and not self._left_out:
+            asyncio.get_running_loop().call_later(self._options.away_s, self._offer_left_out)
+        self._left_out |= left_out
         self._metrics.cursor_copies += sum(reply.code == _MOVED for reply in answers.values())
         early = {shard: positions[shard] for shard, reply in answers.items() if reply.code == _UNPUBLISHED}
         if early:
             asyncio.get_running_loop().call_later(self._options.unpublished_s, self.offer, early)
         return answers
+
+    def _offer_left_out(self) -> None:
+        again, self._left_out = self._left_out, {}
+        self.offer(again)
+
+    def _alarm(self, shard: str, text: str) -> None:
+        if self.alarms.get(shard) != text:
+            logger.error("shard %s: %s", shard, text)
+        self.alarms[shard] = text
 
     async def _resync(self) -> None:
         """Send every position, and compare, to find out whether either side has lost data."""
@@ -204,6 +225,5 @@ class CursorCopier:
                         f"but PostgreSQL has {again[shard].n} of epoch {again[shard].epoch}: PostgreSQL lost data"
                     )
         for shard, text in alarms.items():
-            if self.alarms.get(shard) != text:
-                logger.error("shard %s: %s", shard, text)
+            self._alarm(shard, text)
         self.alarms = alarms

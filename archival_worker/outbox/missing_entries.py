@@ -27,12 +27,12 @@ from typing import Final
 
 from nats.errors import Error as NatsError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from archival_worker.errors import ArchiveUnavailable
 from shared import names
 from shared.clients.nats import Client, StreamUnavailable
-from shared.redis_layout.cursors import read_cursors
+from shared.redis_layout.cursors import ask_cursors, decode_cursors
 from shared.redis_layout.keys import cursors_key
 from shared.redis_layout.outbox import EntryId
 from shared.redis_layout.scripts import Script
@@ -156,9 +156,16 @@ class MissingEntries:
         return (await client.jetstream().stream_info(names.STREAM)).state.last_seq
 
     async def _published(self) -> dict[str, EntryId]:
-        found = await read_cursors(self._redis, names.SHARDS)
-        return {
-            shard: EntryId(cursors.epoch, cursors.published)
-            for shard, cursors in found.items()
-            if cursors.epoch is not None
-        }
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard in names.SHARDS:
+            ask_cursors(pipeline, shard)
+        published: dict[str, EntryId] = {}
+        for shard, answer in zip(names.SHARDS, await pipeline.execute(raise_on_error=False), strict=True):
+            if type(answer) is ResponseError:
+                continue  # its key is not what it should be, which is an alarm of the copier; the others go on
+            if isinstance(answer, Exception):
+                raise answer
+            cursors = decode_cursors(answer)
+            if cursors.epoch is not None:
+                published[shard] = EntryId(cursors.epoch, cursors.published)
+        return published

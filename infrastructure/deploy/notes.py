@@ -34,7 +34,8 @@ done."""
 FORMER: Final = "bidding:former"
 """On each service that was touched: what it ran before."""
 
-_VALUE_CHARACTERS_MAX: Final = 256
+VALUE_CHARACTERS_MAX: Final = 256
+"""The bound of AWS for the value of a tag."""
 
 
 class Notes:
@@ -54,7 +55,7 @@ class Notes:
         """
         head = self._cluster.service(HEAD)
         self._cluster.note(
-            head, {**{key: value[:_VALUE_CHARACTERS_MAX] for key, value in notes.items()}, RUN: self._run}
+            head, {**{key: value[:VALUE_CHARACTERS_MAX] for key, value in notes.items()}, RUN: self._run}
         )
         # After this pause, a run that looked before these tags were written has written its own.
         time.sleep(self._looks_every_s)

@@ -113,7 +113,7 @@ class ManagedProcess:
         if code is None:
             return "has not ended"
         if code < 0:
-            return f"was ended by {signal.Signals(-code).name}"
+            return f"was ended by {_signal_name(-code)}"
         return f"ended with exit code {code}"
 
     def spawn(self) -> None:
@@ -187,6 +187,13 @@ class ManagedProcess:
         text = log_tail(self.spec.log, _LOG_TAIL_LINES)
         _, mark, after = text.rpartition(_start_mark(self.spec.name))
         return after.partition("\n")[2] if mark else text
+
+
+def _signal_name(number: int) -> str:
+    # Of the real-time signals only the first and the last have names.
+    with contextlib.suppress(ValueError):
+        return signal.Signals(number).name
+    return f"signal {number}"
 
 
 def _start_mark(name: str) -> str:

@@ -67,6 +67,10 @@ class Supervisor:
                 # It is not ready, ended at once, or cannot write. If it has ended, the loop tries again, after a
                 # longer pause.
                 self._stack.reporter.notice(str(error))
+            except Exception as error:
+                # A defect of ours must not leave the process unwatched, and nobody would be told: the end of a watcher
+                # is looked at only when all of them end.
+                self._stack.reporter.notice(f"{name} could not be started: {type(error).__name__}: {error}")
 
     async def _keep_logs_short(self) -> None:
         """Keep the logs of a run of months from filling the disk."""

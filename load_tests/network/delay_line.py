@@ -21,7 +21,8 @@ from typing_extensions import override
 
 HOST: Final = "127.0.0.1"
 UNDER_WAY_MAX: Final = 16 * 1024 * 1024
-"""Bytes on the wire in one direction of a connection; then its sender has to wait, as with a full window."""
+"""Bytes on the wire in one direction of a connection, also those for which nobody reads at its end; then their sender
+has to wait, as with a full window."""
 
 
 class End(asyncio.Protocol):
@@ -36,6 +37,8 @@ class End(asyncio.Protocol):
         self._under_way = 0
         self._timer: asyncio.TimerHandle | None = None
         self._is_over = False
+        # Whoever is behind this end does not read. What arrives for it waits on the wire, where it is bounded.
+        self.is_full = False
         self.has_ended = False
         self.far: End | None = None
         self.transport: asyncio.Transport | None = None
@@ -58,6 +61,7 @@ class End(asyncio.Protocol):
         # The end takes as long to the other side as a byte does.
         self._is_over = True
         self._ends.discard(self)
+        self.resume_writing()
         self._wire.append((self._loop.time() + self._delay_s, b""))
         self._wait()
 
@@ -69,8 +73,18 @@ class End(asyncio.Protocol):
         self._wait()
         return True
 
+    @override
+    def pause_writing(self) -> None:
+        self.is_full = True
+
+    @override
+    def resume_writing(self) -> None:
+        self.is_full = False
+        if self.far is not None:
+            self.far._wait()
+
     def _wait(self) -> None:
-        if self._timer is None and self._wire and self.far is not None:
+        if self._timer is None and self._wire and self.far is not None and not self.far.is_full:
             self._timer = self._loop.call_at(self._wire[0][0], self._arrive)
 
     def joined(self, far: End) -> None:
@@ -82,7 +96,7 @@ class End(asyncio.Protocol):
         self._timer = None
         now, far = self._loop.time(), self.far
         out = far.transport if far is not None else None
-        while self._wire and self._wire[0][0] <= now:
+        while self._wire and self._wire[0][0] <= now and not (far is not None and far.is_full):
             _, data = self._wire.popleft()
             self._under_way -= len(data or b"")
             if out is None or out.is_closing():

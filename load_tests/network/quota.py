@@ -20,11 +20,24 @@ _LOOK_S: Final = 0.02
 _EMPTY_WITHIN_S: Final = 5.0
 
 
+class QuotaEnded(Exception):
+    """The processes of a group had all cores from some moment on."""
+
+    def __init__(self, group: str, error: Exception) -> None:
+        super().__init__(
+            f"the CPU quota of {group} ended early, so the figures are wrong and the run must be repeated: "
+            f"{type(error).__name__}: {error}"
+        )
+
+
 @contextlib.asynccontextmanager
 async def quotas(groups: Mapping[str, Iterable[int]], cores: float) -> AsyncIterator[str]:
     """While the block runs, each group of processes (with their descendants) gets at most so many cores.
 
     Yields how: ``cgroup`` or ``stop and continue``. The first is what Fargate does; the second is coarser.
+
+    Raises:
+        QuotaEnded: at the end of the block: a quota has ended before it, so what was measured is not what it was to be.
     """
     made = [] if cores <= 0 else _make_groups(groups, cores)
     if made:
@@ -39,7 +52,10 @@ async def quotas(groups: Mapping[str, Iterable[int]], cores: float) -> AsyncIter
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    for name, end in zip(groups, ends, strict=False):
+        if isinstance(end, Exception):
+            raise QuotaEnded(name, end) from end
 
 
 def _make_groups(groups: Mapping[str, Iterable[int]], cores: float) -> list[Path]:

@@ -357,3 +357,27 @@ async def test_sides_that_lost_data_raise_an_alarm(world: World) -> None:
         return running.cursors.alarms == {}
 
     await eventually(quiet, "the end of the alarm", seconds=PATIENCE_S)
+
+
+async def test_a_shard_whose_cursors_are_damaged_silences_no_other_one(world: World) -> None:
+    """Its key in Redis is no hash any more: the others are copied, and their alarms ring."""
+    damaged, shard = names.shard_of("lot-2"), names.shard_of("lot-1")
+    assert damaged != shard
+    await world.fill_outbox("lot-1", 5)
+    running = await world.start_worker(copy=CopyOptions(interval_s=0.01, resync_s=0.1))
+    await world.publish(1, created("lot-2"))
+    await world.publish_all([(n, [bid("lot-1", n)]) for n in range(1, 4)])
+    await eventually(lambda: archived_in_redis(world, 3), "the cursor in Redis", seconds=PATIENCE_S)
+    await world.redis.delete(cursors_key(damaged))
+    await cast(Any, world.redis).lpush(cursors_key(damaged), "no hash")
+    await publish_bids(world, 4, 5)
+    await eventually(lambda: archived_in_redis(world, 5), "the cursor of the sound shard", seconds=PATIENCE_S)
+
+    async def alarms(**texts: str) -> bool:
+        found = running.cursors.alarms
+        return found.keys() == texts.keys() and all(text in found[name] for name, text in texts.items())
+
+    await eventually(lambda: alarms(**{damaged: "WRONGTYPE"}), "the alarm of the damaged shard", seconds=PATIENCE_S)
+    await world.redis.delete(cursors_key(shard))
+    both = {damaged: "WRONGTYPE", shard: "Redis lost data"}
+    await eventually(lambda: alarms(**both), "the alarms of both", seconds=PATIENCE_S)

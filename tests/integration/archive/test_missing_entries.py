@@ -172,3 +172,24 @@ async def test_what_a_new_stream_lacks_is_missed_before_it_is_as_long_as_the_old
         assert await finder.once() == {SHARD: EntryId(1, 2)}
     finally:
         pool.terminate()
+
+
+async def test_a_shard_whose_cursors_are_damaged_hides_no_other_one(world: World) -> None:
+    await world.fill_outbox(ITEM, 5)
+    worker = await world.start_worker()
+    await world.publish_all([(n, [bid(ITEM, n)]) for n in (1, 2, 4, 5)])
+    await world.all_archived()
+    await worker.stop()
+    damaged = next(shard for shard in names.SHARDS if shard != SHARD)
+    await cast(Any, world.redis).lpush(cursors_key(damaged), "no hash")
+    pool = await open_postgres(world.postgres_url, name="test")
+
+    async def connected() -> Client:
+        return world.client
+
+    finder = MissingEntries(world.redis, connected, Archive(pool).positions)
+    try:
+        assert await finder.once() == {}, "the first look finds nothing"
+        assert await finder.once() == {SHARD: EntryId(1, 2)}
+    finally:
+        pool.terminate()

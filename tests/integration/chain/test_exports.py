@@ -6,8 +6,10 @@ import asyncio
 import importlib
 import json
 import resource
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -252,6 +254,55 @@ async def test_an_export_that_ends_whoever_tries_it_is_an_alarm(world: World, tm
     running.cancel()
     await asyncio.wait([running])
     assert successor.alarms["exports"] == "1 keep failing, such as lot-1: the archiver ended in the middle of it"
+
+
+class Stuck(Failing):
+    """A sink whose calls return when a test says so."""
+
+    def __init__(self, sink: Sink) -> None:
+        super().__init__(sink, 0)
+        self.may_return = threading.Event()
+        self.calls = 0
+
+    def put(self, path: Path, key: str, digest: Digest) -> None:
+        self.calls += 1
+        if self.may_return.wait(120):
+            super().put(path, key, digest)
+
+
+async def test_a_sink_that_hangs_keeps_one_thread_and_the_export_is_tried_again_once_it_returns(
+    world: World, tmp_path: Path
+) -> None:
+    sink = Stuck(DirectorySink(tmp_path))
+    options = replace(QUICK, attempt_s=1.0, look_every_s=0.01)
+    exporter = Exporter(world.pool, sink, world.metrics, options)
+    for item_id in ("lot-1", "lot-2"):
+        await world.store(*auction(item_id, 2))
+    await world.chain()
+    running = asyncio.create_task(exporter.run())
+    try:
+        await eventually(lambda: "has not returned" in exporter.alarms.get("exports", ""), seconds=60)
+        looks = 0
+
+        def has_looked() -> bool:
+            nonlocal looks
+            looks += 1
+            return looks > 30
+
+        await eventually(has_looked)
+        assert sink.calls == 1, "nothing else is tried meanwhile"
+        assert sorted(row["tries"] for row in await world.pool.fetch("SELECT tries FROM exports")) == [0, 1]
+        sink.may_return.set()
+
+        async def confirmed() -> bool:
+            return bool(await world.value("SELECT count(*) = 2 FROM exports WHERE state = 'confirmed'"))
+
+        await eventually(confirmed, seconds=60)
+        await eventually(lambda: exporter.alarms == {}, seconds=60)
+    finally:
+        sink.may_return.set()
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @pytest.fixture

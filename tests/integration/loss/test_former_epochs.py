@@ -55,8 +55,10 @@ async def cursor(world: World) -> tuple[Any, ...]:
 async def opened(url: str) -> AsyncIterator[Archive]:
     """The archive over new connections."""
     pool = await open_postgres(url, name="test", timeout_s=10)
-    yield Archive(pool)
-    pool.terminate()
+    try:
+        yield Archive(pool)
+    finally:
+        pool.terminate()
 
 
 async def letters(world: World) -> list[tuple[Any, ...]]:

@@ -18,6 +18,7 @@ from infrastructure.local.servers.ports import free_ports
 from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, BROADCAST_SERVICE
 from infrastructure.local.signing_key import signed_token, signing_key
 from tests.stack import StackFactory
+from tests.waiting import eventually
 
 JSON = {"content-type": "application/json"}
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,7 +69,11 @@ async def test_no_secret_is_in_a_log(start_stack: StackFactory) -> None:
                 continue
     # Failures are logged with their causes.
     await stack.stop_process("nats")
-    await asyncio.sleep(1)
+
+    def is_told() -> bool:
+        return all("nats: disconnected from" in stack.processes[each].spec.log.read_text() for each in ALL_SERVICES)
+
+    await eventually(is_told, "each service says that NATS is away", seconds=60)
     text = logs_of(stack.data_dir)
     own = [line for line in text.splitlines() if line.startswith('{"time"')]
     assert own, "the services write JSON"

@@ -203,6 +203,22 @@ async def test_what_could_not_be_searched_is_searched_soon_and_alone(monkeypatch
     assert asked[1] == ["s06", "s07"]
 
 
+async def test_an_item_whose_node_goes_away_before_it_is_noted_is_searched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Note:
+        async def run_each(self, redis: Any, calls: Any) -> list[Any]:
+            return [NodeAway("away") for _ in calls]
+
+    monkeypatch.setattr(module, "NOTE_CLOSED", Note())
+    one = evictor()
+    redis = one._redis = FakeRedis("s05", b"0", [])
+    redis.keys = [b"{s01}:item:sold-1"]
+    assert not await one._search()
+    assert "s01" in one._missed
+    assert one._search_at_s < asyncio.get_running_loop().time() + 61
+
+
 async def test_the_search_for_items_that_nobody_noted_ends_and_begins_again_after_hours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -212,7 +228,7 @@ async def test_the_search_for_items_that_nobody_noted_ends_and_begins_again_afte
         async def run_each(self, redis: Any, calls: Any) -> list[Any]:
             noted.extend(arguments[0] for _, arguments in calls)
             assert all(keys[0].startswith(f"{{{names.shard_of(arguments[0])}}}") for keys, arguments in calls)
-            return []
+            return [1] * len(calls)
 
     monkeypatch.setattr(module, "NOTE_CLOSED", Note())
     one = evictor()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
@@ -107,13 +108,38 @@ async def test_a_position_past_what_is_published_is_sent_again() -> None:
     assert bench.redis.sent[1:] == [{"s01": EntryId(1, 9)}]
 
 
-async def test_a_script_that_fails_for_one_shard_is_a_failed_copy() -> None:
-    bench = Bench()
+async def test_a_shard_that_cannot_take_its_position_keeps_no_other_one_and_is_tried_again() -> None:
+    bench = Bench(options=replace(SELDOM, away_s=0.001))
     bench.redis.replies["s01"] = [ResponseError("WRONGTYPE")]
     bench.copier.offer({"s01": EntryId(1, 9), "s02": EntryId(1, 2)})
-    with pytest.raises(ResponseError):
+    await bench.copier._copy_pending()
+    assert (bench.metrics.cursor_copies, bench.metrics.failures_by) == (1, {"redis": 1})
+    await eventually(lambda: bench.copier.pending == 1)
+    await bench.copier._copy_pending()
+    assert bench.redis.sent[1:] == [{"s01": EntryId(1, 9)}]
+
+
+async def test_a_redis_that_carries_no_script_out_is_a_failed_copy() -> None:
+    bench = Bench()
+    bench.redis.replies["s01"] = [ReadOnlyError("READONLY")]
+    bench.copier.offer({"s01": EntryId(1, 9), "s02": EntryId(1, 2)})
+    with pytest.raises(ReadOnlyError):
         await bench.copier._copy_pending()
     assert bench.copier.pending == 2
+
+
+async def test_a_damaged_shard_is_an_alarm_of_its_own_beside_those_of_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench({"s01": EntryId(1, 9), "s02": EntryId(1, 7)})
+    for _ in range(2):
+        bench.redis.replies = {"s01": [ResponseError("WRONGTYPE of s01")], "s02": [[3, 0, 0]]}
+        await bench.copier._resync()
+        assert "WRONGTYPE of s01" in bench.copier.alarms["s01"]
+        assert "Redis lost data" in bench.copier.alarms["s02"]
+    assert sum(record.levelname == "ERROR" for record in caplog.records) == 2, "each is told once"
+    await bench.copier._resync()
+    assert bench.copier.alarms == {}
 
 
 LATER = {"s01": EntryId(1, 9)}

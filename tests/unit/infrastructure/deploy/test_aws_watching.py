@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infrastructure.deploy.alarms import ROLLBACK_ALARMS
+from infrastructure.deploy.notes import VALUE_CHARACTERS_MAX
 from infrastructure.deploy.release import NEEDED, ORDER
 from infrastructure.deploy_check import hcl
 from infrastructure.deploy_check.costs import load_prices
@@ -82,6 +83,11 @@ def test_both_look_at_the_same_alarms() -> None:
     alarms = (TERRAFORM_DIR / "modules/observability/alarms.tf").read_text()
     for name in ROLLBACK_ALARMS:
         assert re.search(rf"^ +{name} += {{", alarms, re.MULTILINE), name
+
+
+def test_the_note_has_room_for_all_alarms_at_once() -> None:
+    """A run that goes on would take one that was cut off for a new one, and go back because of it."""
+    assert len(" ".join(ROLLBACK_ALARMS)) <= VALUE_CHARACTERS_MAX
 
 
 def test_every_service_of_terraform_has_its_turn() -> None:

@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
+from load_tests.network import delay_line
 from load_tests.network.delay_line import HOST, serve
 from tests.waiting import eventually
 
@@ -66,3 +68,38 @@ async def test_the_end_of_a_connection_comes_late_too(hop: int) -> None:
     assert time.monotonic() - began_s >= DELAY_S
     writer.close()
     await writer.wait_closed()
+
+
+async def test_what_nobody_reads_is_bounded_and_its_sender_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delay_line, "UNDER_WAY_MAX", 1_000_000)
+    may_read, got = asyncio.Event(), asyncio.get_running_loop().create_future()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await may_read.wait()
+        got.set_result(await reader.read(-1))
+        writer.close()
+
+    server = await asyncio.start_server(deaf, HOST, 0)
+    hops = await serve(0.001, [server.sockets[0].getsockname()[1]])
+    _, writer = await asyncio.open_connection(HOST, hops.ports[0])
+    sent = bytes(range(256)) * 200_000
+    writer.write(sent)
+    writer.write_eof()
+    left = 0
+
+    def nothing_moves() -> bool:
+        nonlocal left
+        before, left = left, writer.transport.get_write_buffer_size()
+        # Neither end has more than it may, at any moment.
+        for end in hops.ends:
+            assert end.transport is not None
+            assert end.transport.get_write_buffer_size() < 1_000_000
+        return left == before > 0
+
+    await eventually(nothing_moves, "the sender waits", seconds=60)
+    may_read.set()
+    assert await asyncio.wait_for(got, 60) == sent
+    writer.close()
+    await eventually(lambda: not hops.ends, seconds=10)
+    hops.close()
+    server.close()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from load_tests.network import quota
-from load_tests.network.quota import quotas
+from load_tests.network.quota import QuotaEnded, quotas
 
 BUSY = (sys.executable, "-c", "while True: pass")
 CORES = 0.2
@@ -41,3 +41,28 @@ async def test_a_process_gets_no_more_than_its_part(by_group: bool, monkeypatch:
 async def test_without_a_quota_nothing_is_done() -> None:
     async with quotas({"busy": [1]}, 0) as how:
         assert how == "none"
+
+
+async def test_a_quota_that_ends_early_is_told_and_leaves_nobody_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say because there are no more open files for a look into /proc."""
+    monkeypatch.setattr(quota, "_V1", Path("/nonexistent"))
+    monkeypatch.setattr(quota, "_V2", Path("/nonexistent"))
+    process = await asyncio.create_subprocess_exec(*BUSY)
+    found = psutil.Process(process.pid)
+    cpu_s, has_failed = quota._cpu_s, asyncio.Event()
+
+    def until_it_is_stopped(pids: list[int]) -> float:
+        if found.status() == psutil.STATUS_STOPPED:
+            has_failed.set()
+            raise OSError("too many open files")
+        return cpu_s(pids)
+
+    monkeypatch.setattr(quota, "_cpu_s", until_it_is_stopped)
+    try:
+        with pytest.raises(QuotaEnded, match=r"quota of busy ended early.*too many open files"):
+            async with quotas({"busy": [process.pid]}, 0.01):
+                await asyncio.wait_for(has_failed.wait(), 60)
+        assert found.status() != psutil.STATUS_STOPPED
+    finally:
+        process.kill()
+        await process.wait()
