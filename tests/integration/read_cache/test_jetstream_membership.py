@@ -292,7 +292,7 @@ async def test_without_nats_there_is_no_view_and_the_end_is_quick(caplog: pytest
     task = asyncio.create_task(member.run())
 
     async def said() -> bool:
-        return "cannot be agreed" in caplog.text
+        return "cannot agree on the cache's ring" in caplog.text
 
     with caplog.at_level(logging.WARNING):
         await eventually(said, seconds=60)

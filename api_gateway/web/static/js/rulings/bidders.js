@@ -107,6 +107,11 @@ export class Bidders {
     if (this.#user !== null) await this.#show(this.#user);
   }
 
+  /** Reads the list again where it stands; an answer to an older question is not shown. */
+  async readAgain() {
+    await this.#list(this.#here, this.#from);
+  }
+
   /** Whether the bidder is known here to be blocked. Of bidders on other pages of the list it is not known. */
   isBlocked(userId) {
     if (userId === this.#user) return this.#told.blocked;
