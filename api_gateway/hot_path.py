@@ -11,6 +11,7 @@ numbers of them goes through a binary float.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,7 @@ from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
 from api_gateway.door.limits import ClientGone, refuse, refuse_with
 from api_gateway.door.rates import RateLimited, peer_of
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.committer import SHED
+from api_gateway.engine.bids.committer import SHED, Committer
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.items import Items
@@ -107,6 +108,7 @@ class HotPath:
                 if context.committer.sheds():
                     # Its connection stays.
                     await self._read(receive)
+                    await _until_told(context.committer)
                     raise Overloaded(SHED)
                 context.pages.check(scope["headers"])
                 permit = context.permit(PLACE_BID, scope["headers"], peer_of(scope))
@@ -157,6 +159,20 @@ class HotPath:
                 raise BodyTooLarge(f"a bid's body may have {BID_BYTES_MAX} bytes")
             if not message.get("more_body", False):
                 return body
+
+
+async def _until_told(committer: Committer) -> None:
+    """Wait until a bid that is shed may be told so."""
+    told = asyncio.get_running_loop().create_future()
+
+    def tell() -> bool:
+        if told.done():
+            return False  # nobody waits any more
+        told.set_result(None)
+        return True
+
+    committer.refuse(tell)
+    await told
 
 
 def check_item_id(item_id: str) -> None:
