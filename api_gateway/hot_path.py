@@ -205,6 +205,8 @@ async def decide(context: Context, item_id: str, sent: SentBid) -> tuple[int, by
             exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
     if is_new:
         _amounts(sent.request, exponent)
+        if context.committer.sheds():
+            raise Overloaded(SHED)  # or there would be an item that nobody wants
         await items.open_by_default(item_id)
         # Somebody else may have opened it meanwhile, in another currency.
         exponent = await items.find_exponent(item_id)

@@ -164,13 +164,17 @@ class Committer:
             self._hurry.cancel()
             self._hurry = None
         self._told = 0
+        left = most
         for _ in range(len(self._refusals)):
-            if self._told >= most:
+            if not left:
                 break
             try:
-                self._told += self._refusals.popleft()()
+                is_told = self._refusals.popleft()()
             except Exception:  # of one client; the others must be told too
                 logger.exception("bids: a refusal could not be told")
+                continue
+            self._told += is_told
+            left -= is_told
         if self._refusals:
             loop = asyncio.get_running_loop()
             self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)

@@ -43,7 +43,15 @@ class Gateway:
         self.waits = False
         self.placed: list[PendingBid] = []
         self.bid_seconds = Histogram(1.0)
-        self.items = SimpleNamespace(known={"lot": 2}, left=self._left, gone=self._gone)
+        self.items = SimpleNamespace(
+            known={"lot": 2},
+            left=self._left,
+            gone=self._gone,
+            find_exponent=self._find_nothing,
+            surely_left=self._left,
+            open_by_default=self._open,
+        )
+        self.opened: list[str] = []
         self.committer = self
         self.access = Access(None)
         self.traces = None
@@ -77,6 +85,12 @@ class Gateway:
 
     async def _left(self, item_id: str) -> None:
         return
+
+    async def _find_nothing(self, item_id: str) -> None:
+        self._full = self._fills_up
+
+    async def _open(self, item_id: str) -> None:
+        self.opened.append(item_id)
 
     async def _gone(self, item_id: str) -> None:
         raise InvalidInput(f"{item_id} is gone")
@@ -199,6 +213,14 @@ async def test_a_queue_that_fills_up_meanwhile_is_told_too(road: Callable[[Gatew
     gateway = Gateway(ACCEPTED, fills_up=True)
     assert await road(gateway, BODY) == [503]
     assert gateway.charged == 1
+
+
+@pytest.mark.parametrize("road", ROADS)
+async def test_a_bid_that_is_shed_opens_no_item(road: Callable[[Gateway, bytes], Any]) -> None:
+    gateway = Gateway(ACCEPTED, fills_up=True)
+    gateway.items.known = {}
+    assert await road(gateway, BODY) == [503]
+    assert gateway.opened == []
 
 
 async def test_what_is_shed_says_when_to_come_again_on_both_roads_alike() -> None:
