@@ -307,11 +307,16 @@ class Committer:
         others, of the same bidder too.
         """
         try:
-            async with self._turn_of(bid.user_id):
-                for _ in range(_CREDIT_TRIES):
-                    lacking = credit_lacking(verdict)
-                    if lacking is None or not await find_credit(bid.item_id, bid.user_id, lacking[1], lacking[0]):
-                        break
+            async with self._turn_of(bid.user_id) as was_behind_others:
+                # Those before it may have got credit, and used or outbid it. What it lacked then is not what it lacks
+                # now: sought as it was, a batch of one bidder would use up the limit, and be refused by it.
+                asks_first = was_behind_others
+                for _ in range(_CREDIT_TRIES + asks_first):
+                    if not asks_first:
+                        lacking = credit_lacking(verdict)
+                        if lacking is None or not await find_credit(bid.item_id, bid.user_id, lacking[1], lacking[0]):
+                            break
+                    asks_first = False
                     again = replace(bid, verdict=PendingVerdict(), has_credit=True)
                     self._place_again(again)
                     verdict = await again.verdict
@@ -326,8 +331,9 @@ class Committer:
             _fail_all([[bid]], OutcomeUnknown())
 
     @asynccontextmanager
-    async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
-        """One bid of a bidder at a time seeks credit; how many wait is bounded, in all and of one bidder."""
+    async def _turn_of(self, user_id: str) -> AsyncIterator[bool]:
+        """One bid of a bidder at a time seeks credit; how many wait is bounded, in all and of one bidder. Tells whether
+        others were before it."""
         if self._seeking >= _SEEKING_MAX:
             raise Overloaded("too many bids wait for credit; try again")
         turn, waiting = self._turns.get(user_id, (asyncio.Lock(), 0))
@@ -337,7 +343,7 @@ class Committer:
         self._seeking += 1
         try:
             async with turn:
-                yield
+                yield waiting > 0
         finally:
             self._seeking -= 1
             turn, waiting = self._turns.pop(user_id)

@@ -135,6 +135,21 @@ async def test_bids_of_one_bidder_take_turns() -> None:
     await bench.stop()
 
 
+async def test_who_was_behind_others_asks_first_whether_it_still_lacks_credit() -> None:
+    account = Account(True, True, False)
+    less = b"R|LIMIT_EXCEEDED|100|0|101|1|7|USD"
+    bench = Bench(
+        FakeScripts(said(*[LACKING] * 4), *(said(line) for line in (ACCEPTED, ACCEPTED, less, ACCEPTED, less))),
+        find_credit=account.find,
+    )
+    bids = [bid(name) for name in "wxyz"]
+    for one in bids:
+        bench.committer.place(one)
+    assert await asyncio.gather(*(one.verdict for one in bids)) == [ACCEPTED, ACCEPTED, ACCEPTED, less]
+    assert [need for *_, need in account.asked] == [40, 7, 7]
+    await bench.stop()
+
+
 async def test_who_waits_is_bounded_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SEEKING_MAX", 1)
     bench = Bench(
