@@ -82,7 +82,8 @@ class DirectRoad:
     def _place_bid(self, request: DirectRequest) -> None:
         context: Context = request.state["context"]
         if request.admitted is _SHED:
-            context.committer.refuse(partial(request.answer, _SHED_STATUS, _SHED_HEADERS, _SHED_BODY))
+            request.body = b""  # it may wait
+            context.committer.refuse(partial(_tell_shed, request))
             return
         began_s = perf_counter()
         item_id = request.target[len(_PREFIX) : -len("/bid")].decode()
@@ -264,6 +265,14 @@ def _fail(request: DirectRequest, trace_id: str = "") -> None:
 def _refuse(request: DirectRequest, error: BiddingError) -> None:
     status, body, extra = problem_of(error)
     request.answer(status, PROBLEM + _lines(extra), body)
+
+
+def _tell_shed(request: DirectRequest) -> bool:
+    """Answer a bid that is shed. Returns whether its client was still there."""
+    if request.is_gone:
+        return False
+    request.answer(_SHED_STATUS, _SHED_HEADERS, _SHED_BODY)
+    return True
 
 
 def _near(request: DirectRequest) -> bytes:

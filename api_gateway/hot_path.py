@@ -11,6 +11,7 @@ numbers of them goes through a binary float.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Iterable, Iterator
@@ -27,7 +28,7 @@ from api_gateway.door.foreign_pages import NotJson, OriginNotAllowed
 from api_gateway.door.limits import ClientGone, refuse, refuse_with
 from api_gateway.door.rates import RateLimited, peer_of
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.committer import SHED
+from api_gateway.engine.bids.committer import SHED, Committer
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.items import Items
@@ -107,6 +108,7 @@ class HotPath:
                 if context.committer.sheds():
                     # Its connection stays.
                     await self._read(receive)
+                    await _until_told(context.committer)
                     raise Overloaded(SHED)
                 context.pages.check(scope["headers"])
                 permit = context.permit(PLACE_BID, scope["headers"], peer_of(scope))
@@ -159,6 +161,20 @@ class HotPath:
                 return body
 
 
+async def _until_told(committer: Committer) -> None:
+    """Wait until a bid that is shed may be told so."""
+    told = asyncio.get_running_loop().create_future()
+
+    def tell() -> bool:
+        if told.done():
+            return False  # nobody waits any more
+        told.set_result(None)
+        return True
+
+    committer.refuse(tell)
+    await told
+
+
 def check_item_id(item_id: str) -> None:
     """Raises InvalidInput where no item can have it."""
     if not names.is_item_id(item_id):
@@ -189,6 +205,8 @@ async def decide(context: Context, item_id: str, sent: SentBid) -> tuple[int, by
             exponent, is_new = exponent_of(DEFAULT_CURRENCY), True
     if is_new:
         _amounts(sent.request, exponent)
+        if context.committer.sheds():
+            raise Overloaded(SHED)  # or there would be an item that nobody wants
         await items.open_by_default(item_id)
         # Somebody else may have opened it meanwhile, in another currency.
         exponent = await items.find_exponent(item_id)

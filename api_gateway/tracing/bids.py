@@ -102,8 +102,9 @@ class BidTraces:
     # ---------------------------------------------------------------------------------------------------- group commit
 
     def taken(self, calls: Sequence[Sequence[PendingBid]]) -> None:
-        """These bids, item by item, are one flush."""
+        """The bids of these calls, each of one item, are one flush."""
         at_ns, bids = time.time_ns(), sum(map(len, calls))
+        items = len({call[0].item_id for call in calls})
         for call in calls:
             for bid in call:
                 if bid.trace is not None:
@@ -111,7 +112,7 @@ class BidTraces:
                         "bidding.item_id": bid.item_id,
                         "bidding.bid_id": bid.bid_id,
                         "bidding.flush.bids": bids,
-                        "bidding.flush.items": len(calls),
+                        "bidding.flush.items": items,
                     }
                     bid.trace.taken(at_ns, facts)
 

@@ -79,13 +79,17 @@ class Batcher:
         """Queue a bid; False where the queue is at its bound (the caller answers 503 at once)."""
         if not self._bound.admits(self._length):
             return False
+        self.queue(bid)
+        return True
+
+    def queue(self, bid: PendingBid) -> None:
+        """Queue a bid whatever the bound is; whoever calls bounds how many these are."""
         self._length += 1
         waiting = self._waiting.get(bid.item_id)
         if waiting is None:
             self._waiting[bid.item_id] = [bid]
         else:
             waiting.append(bid)
-        return True
 
     def take(self) -> list[list[PendingBid]]:
         """The next flush, one list per call, or nothing where a flush is in flight or no bid waits."""

@@ -52,6 +52,8 @@ _REFUSED_AT_ONCE: Final = 256
 """Refusals that are told at once in the time of a flush, however few bids it has."""
 _REFUSE_AGAIN_S: Final = 0.1
 """After so long without the end of a flush as many are told again."""
+_REFUSALS_MAX: Final = 20_000
+"""Refusals that wait. Past it they are told at once."""
 
 SHED: Final = "too many bids are waiting, or the gateway is shutting down; try again"
 """What a bid is told that is shed."""
@@ -115,7 +117,7 @@ class Committer:
         # Of bids that were shed: how many were told so since the last flush, those that wait for the next one, and what
         # ends their wait if that does not come.
         self._told = 0
-        self._refusals: deque[Callable[[], None]] = deque()
+        self._refusals: deque[Callable[[], bool]] = deque()
         self._hurry: asyncio.TimerHandle | None = None
         self.decided_total = 0
         self.flushes_total = 0
@@ -125,6 +127,11 @@ class Committer:
         """Bids waiting for a flush."""
         return len(self._batcher)
 
+    @property
+    def told_later(self) -> int:
+        """Refusals that wait until they may be told, those of clients that have gone meanwhile among them."""
+        return len(self._refusals)
+
     def sheds(self) -> bool:
         """Whether a bid that comes now is shed. It is counted as one, so this is asked once for each, and before
         anything else is done for it."""
@@ -133,15 +140,15 @@ class Committer:
             return True
         return False
 
-    def refuse(self, tell: Callable[[], None]) -> None:
+    def refuse(self, tell: Callable[[], bool]) -> None:
         """Tell a client that its bid is shed: at once, or after the flush that is in flight, where many were told so
         meanwhile.
 
         A client that is told may come again at once. Without this, all that the gateway can do in the time of a flush
         would go into refusals, and the more clients there are, the fewer bids would be decided. So for each bid that is
-        decided one that is shed is told. Whoever calls bounds how many wait.
+        decided one that is shed is told. ``tell`` returns whether the client was still there.
         """
-        if self._told < _REFUSED_AT_ONCE or self._closing:
+        if self._told < _REFUSED_AT_ONCE or self._closing or len(self._refusals) >= _REFUSALS_MAX:
             self._told += 1
             tell()
             return
@@ -151,17 +158,23 @@ class Committer:
             self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
 
     def _tell_refused(self, most: int) -> None:
-        """Tell so many, the first ones first; none of those who come again meanwhile."""
+        """Tell so many, the first ones first; none of those who come again meanwhile. Who has gone is not counted:
+        else clients that hang up and come again would make the others wait."""
         if self._hurry is not None:
             self._hurry.cancel()
             self._hurry = None
         self._told = 0
-        for _ in range(min(most, len(self._refusals))):
-            self._told += 1
+        left = most
+        for _ in range(len(self._refusals)):
+            if not left:
+                break
             try:
-                self._refusals.popleft()()
+                is_told = self._refusals.popleft()()
             except Exception:  # of one client; the others must be told too
                 logger.exception("bids: a refusal could not be told")
+                continue
+            self._told += is_told
+            left -= is_told
         if self._refusals:
             loop = asyncio.get_running_loop()
             self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
@@ -175,6 +188,18 @@ class Committer:
         if self._closing or not self._batcher.offer(bid):
             self.shed_total += 1
             raise Overloaded(SHED)
+        self._wake.set()
+
+    def _place_again(self, bid: PendingBid) -> None:
+        """Queue a bid that was taken already, however many came meanwhile. Those that seek credit are bounded.
+
+        Raises:
+            Overloaded: the gateway is shutting down, and perhaps nobody flushes any more.
+        """
+        if self._closing:
+            self.shed_total += 1
+            raise Overloaded(SHED)
+        self._batcher.queue(bid)
         self._wake.set()
 
     def is_closing(self) -> bool:
@@ -282,13 +307,18 @@ class Committer:
         others, of the same bidder too.
         """
         try:
-            async with self._turn_of(bid.user_id):
-                for _ in range(_CREDIT_TRIES):
-                    lacking = credit_lacking(verdict)
-                    if lacking is None or not await find_credit(bid.item_id, bid.user_id, lacking[1], lacking[0]):
-                        break
+            async with self._turn_of(bid.user_id) as was_behind_others:
+                # Those before it may have got credit, and used or outbid it. What it lacked then is not what it lacks
+                # now: sought as it was, a batch of one bidder would use up the limit, and be refused by it.
+                asks_first = was_behind_others
+                for _ in range(_CREDIT_TRIES + asks_first):
+                    if not asks_first:
+                        lacking = credit_lacking(verdict)
+                        if lacking is None or not await find_credit(bid.item_id, bid.user_id, lacking[1], lacking[0]):
+                            break
+                    asks_first = False
                     again = replace(bid, verdict=PendingVerdict(), has_credit=True)
-                    self.place(again)
+                    self._place_again(again)
                     verdict = await again.verdict
             _tell(bid, verdict)
         except (BiddingError, ItemMissing) as error:
@@ -301,8 +331,9 @@ class Committer:
             _fail_all([[bid]], OutcomeUnknown())
 
     @asynccontextmanager
-    async def _turn_of(self, user_id: str) -> AsyncIterator[None]:
-        """One bid of a bidder at a time seeks credit; how many wait is bounded, in all and of one bidder."""
+    async def _turn_of(self, user_id: str) -> AsyncIterator[bool]:
+        """One bid of a bidder at a time seeks credit; how many wait is bounded, in all and of one bidder. Tells whether
+        others were before it."""
         if self._seeking >= _SEEKING_MAX:
             raise Overloaded("too many bids wait for credit; try again")
         turn, waiting = self._turns.get(user_id, (asyncio.Lock(), 0))
@@ -312,7 +343,7 @@ class Committer:
         self._seeking += 1
         try:
             async with turn:
-                yield
+                yield waiting > 0
         finally:
             self._seeking -= 1
             turn, waiting = self._turns.pop(user_id)

@@ -108,6 +108,12 @@ class DirectRequest:
         return client[0] if client else None
 
     @property
+    def is_gone(self) -> bool:
+        """Whether nobody waits for the answer any more. If other requests came behind this one on the connection, they
+        are told of its end, and not this one."""
+        return self.disconnected or self._protocol.transport.is_closing()
+
+    @property
     def is_late(self) -> bool:
         """Whether its body ends in another read than its head: what :attr:`Endpoint.begin` has found may be old."""
         return self._protocol.reads != self._began_in

@@ -3,6 +3,7 @@ where it was decided."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -38,11 +39,19 @@ class Gateway:
     ) -> None:
         self._outcome, self._full, self._fills_up = outcome, full, fills_up
         self.charged = 0
-        self.refused: list[Callable[[], None]] = []
+        self.refused: list[Callable[[], bool]] = []
         self.waits = False
         self.placed: list[PendingBid] = []
         self.bid_seconds = Histogram(1.0)
-        self.items = SimpleNamespace(known={"lot": 2}, left=self._left, gone=self._gone)
+        self.items = SimpleNamespace(
+            known={"lot": 2},
+            left=self._left,
+            gone=self._gone,
+            find_exponent=self._find_nothing,
+            surely_left=self._left,
+            open_by_default=self._open,
+        )
+        self.opened: list[str] = []
         self.committer = self
         self.access = Access(None)
         self.traces = None
@@ -60,7 +69,7 @@ class Gateway:
     def sheds(self) -> bool:
         return self._full
 
-    def refuse(self, tell: Callable[[], None]) -> None:
+    def refuse(self, tell: Callable[[], bool]) -> None:
         self.refused.append(tell)
         if not self.waits:
             tell()
@@ -77,6 +86,12 @@ class Gateway:
     async def _left(self, item_id: str) -> None:
         return
 
+    async def _find_nothing(self, item_id: str) -> None:
+        self._full = self._fills_up
+
+    async def _open(self, item_id: str) -> None:
+        self.opened.append(item_id)
+
     async def _gone(self, item_id: str) -> None:
         raise InvalidInput(f"{item_id} is gone")
 
@@ -92,6 +107,7 @@ class Request:
         self.target, self.headers, self.body = b"/api/v1/items/lot/bid", dict(headers), body
         self.state = {"context": gateway}
         self.peer, self.admitted, self.is_late = "192.0.2.7", None, False
+        self.is_gone = False
         self.statuses: list[int] = []
         self.answers: list[tuple[bytes, bytes]] = []
 
@@ -199,6 +215,14 @@ async def test_a_queue_that_fills_up_meanwhile_is_told_too(road: Callable[[Gatew
     assert gateway.charged == 1
 
 
+@pytest.mark.parametrize("road", ROADS)
+async def test_a_bid_that_is_shed_opens_no_item(road: Callable[[Gateway, bytes], Any]) -> None:
+    gateway = Gateway(ACCEPTED, fills_up=True)
+    gateway.items.known = {}
+    assert await road(gateway, BODY) == [503]
+    assert gateway.opened == []
+
+
 async def test_what_is_shed_says_when_to_come_again_on_both_roads_alike() -> None:
     gateway = Gateway(ACCEPTED, full=True)
     request = Request(gateway, BODY, [])
@@ -228,8 +252,40 @@ async def test_a_bid_whose_refusal_waits_is_not_placed() -> None:
     gateway._full = False
     endpoint.answer(cast(Any, request))  # its body has come
     assert (request.statuses, gateway.placed) == ([], [])
-    gateway.refused.pop()()
+    assert gateway.refused.pop()(), "somebody was told"
     assert request.statuses == [503]
+
+
+async def test_without_asgi_or_with_it_a_refusal_waits_until_it_may_be_told() -> None:
+    """Whoever sends in chunks, or many requests at once, would else be told more often than bids are decided."""
+    gateway = Gateway(ACCEPTED, full=True)
+    gateway.waits = True
+    answered = asyncio.create_task(by_asgi(gateway, BODY))
+    await eventually(lambda: bool(gateway.refused) or answered.done())
+    assert not answered.done()
+    tell = gateway.refused.pop()
+    assert tell()
+    assert await asyncio.wait_for(answered, 30) == [503]
+
+    given_up = asyncio.create_task(by_asgi(gateway, BODY))
+    await eventually(lambda: bool(gateway.refused))
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    assert not gateway.refused.pop()(), "nobody waits"
+
+
+async def test_who_has_gone_is_not_told() -> None:
+    gateway = Gateway(ACCEPTED, full=True)
+    gateway.waits = True
+    request = Request(gateway, BODY, [])
+    endpoint = DirectRoad().find(b"POST", request.target)
+    assert endpoint is not None
+    assert endpoint.begin is not None
+    endpoint.begin(cast(Any, request))
+    endpoint.answer(cast(Any, request))
+    assert request.body == b"", "nobody reads it, and it may wait"
+    request.is_gone = True
+    assert not gateway.refused.pop()()
 
 
 async def test_a_body_that_is_too_large_is_none_of_a_shed_bid_either() -> None:

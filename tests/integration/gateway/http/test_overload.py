@@ -6,6 +6,7 @@ Redis stands still meanwhile, so that it is certain what waits. Nothing here dep
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from typing import Any
 
@@ -13,6 +14,7 @@ import aiohttp
 import httpx2 as httpx
 
 from api_gateway.contract.schemas import BATCH_MAX
+from api_gateway.engine.bids.committer import _REFUSED_AT_ONCE
 from api_gateway.engine.bids.queue_bound import ALWAYS_MAX
 from api_gateway.routes.batches import PATH
 from infrastructure.local.services import API_GATEWAY
@@ -122,3 +124,84 @@ async def test_what_would_wait_too_long_is_shed_and_may_come_again(start_stack: 
         assert (await http.get("/api/v1/items/rushed")).json()["bid_count"] == 3 + ALWAYS_MAX
         assert (await bid(1, "first", "ada")).content == first.content
         await socket.close()
+
+
+async def test_whoever_waits_for_a_refusal_gets_it(start_stack: StackFactory) -> None:
+    """More clients than are told at once, while Redis hangs: they send several requests each, hang up, and wait while
+    the gateway ends."""
+    env = {"BID_WAIT_MAX_MS": "1", "BID_QUEUE_MAX": "1", "REDIS_TIMEOUT_MS": "120000", "AUTH_MODE": "open"}
+    stack = await start_stack(services=(API_GATEWAY,), env=env)
+    url = httpx.URL(stack.urls.gateway_url)
+    async with httpx.AsyncClient(base_url=url, timeout=120) as http, contextlib.AsyncExitStack() as ends:
+
+        async def figures() -> dict[str, float]:
+            lines = [line.split() for line in (await http.get("/metrics")).text.splitlines()]
+            return {line[0]: float(line[1]) for line in lines if line and line[0] in FIGURES}
+
+        async def bid(amount: float) -> httpx.Response:
+            return await http.post("/api/v1/items/rushed/bid", json={"user_id": "ada", "amount": amount})
+
+        async def connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            ends.callback(writer.close)
+            return reader, writer
+
+        async def answered(reader: asyncio.StreamReader, requests: int) -> list[bytes]:
+            """The status lines of the answers."""
+            lines = []
+            for _ in range(requests):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await reader.readexactly(length)
+                lines.append(head.partition(b"\r\n")[0])
+            return lines
+
+        opened = await http.post("/api/v1/items", json={"id": "rushed", "name": "Lamp", "start_price": 1})
+        assert opened.status_code == 201, opened.text
+        assert (await bid(1)).status_code == 201
+        before = await figures()
+        stack.kill("redis", signal.SIGSTOP)
+        taken = [asyncio.create_task(bid(2))]
+
+        async def is_in_flight() -> bool:
+            now = await figures()
+            return now["bidding_flushes_total"] > before["bidding_flushes_total"]
+
+        async def is_full() -> bool:
+            return (await figures())["bidding_bids_waiting"] == 1
+
+        await eventually(is_in_flight, "the flush", seconds=60)
+        taken.append(asyncio.create_task(bid(3)))
+        await eventually(is_full, "a queue that is full", seconds=60)
+
+        head = b"POST /api/v1/items/rushed/bid HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        body = b'{"user_id":"bob","amount":9}'
+        plain = head + b"content-length: %d\r\n\r\n" % len(body) + body
+        chunked = head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        clients = [await connected() for _ in range(_REFUSED_AT_ONCE + 50)]
+        for _, writer in clients:
+            writer.write(plain + chunked + plain)
+        for lines in await asyncio.wait_for(asyncio.gather(*(answered(reader, 3) for reader, _ in clients)), 60):
+            assert lines == [b"HTTP/1.1 503 Service Unavailable"] * 3
+        assert (await figures())["bidding_bids_shed_total"] - before["bidding_bids_shed_total"] == 3 * len(clients)
+
+        for _, writer in clients:
+            writer.write(plain + plain)
+            await writer.drain()
+            writer.transport.abort()
+        clients = [await connected() for _ in clients]
+        for _, writer in clients:
+            writer.write(plain)
+        await asyncio.wait_for(asyncio.gather(*(answered(reader, 1) for reader, _ in clients)), 60)
+
+        async def all_are_shed() -> bool:
+            return (await figures())["bidding_bids_shed_total"] >= shed + len(clients)
+
+        shed = (await figures())["bidding_bids_shed_total"]
+        for _, writer in clients:
+            writer.write(plain)
+        await eventually(all_are_shed, "the last ones", seconds=60)
+        stack.kill(API_GATEWAY, signal.SIGTERM)
+        await asyncio.wait_for(asyncio.gather(*(answered(reader, 1) for reader, _ in clients)), 60)
+        stack.kill("redis", signal.SIGCONT)
+        assert [(await one).status_code for one in taken] == [201, 201]

@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
+from api_gateway.routes.batches import PATH
 from infrastructure.local.stack import Stack
 from shared import names
 from shared.redis_layout.keys import item_rulings_key, outbox_key, rulings_key
@@ -463,3 +464,20 @@ async def test_many_bids_of_one_bidder_at_one_moment(http: httpx.AsyncClient) ->
     assert codes.count(None) == leads.count("quin") == 10
     assert await spending(http, "quin") == (100, 100, 0)
     await rule(http, "DELETE", "/bidders/quin/limit")
+
+
+@pytest.mark.parametrize("are_raised", [True, False])
+async def test_bids_of_one_batch_take_no_more_of_a_limit_than_they_lead_with(
+    http: httpx.AsyncClient, are_raised: bool
+) -> None:
+    """All of them were decided before the first one had credit: what each lacked then is not what it lacks later."""
+    user, item = f"many-{are_raised}".lower(), f"once-{are_raised}".lower()
+    await create(http, item)
+    assert await code(http, item, "somebody", amount=1) is None  # the gateway knows the item
+    await rule(http, "PUT", f"/bidders/{user}/limit", {"amount": 1_500})
+    kind = "max_amount" if are_raised else "amount"
+    bids = [{"item_id": item, "user_id": user, kind: 10 * number} for number in range(1, 41)]
+    answer = await http.post(PATH, json={"bids": bids})
+    codes = [one["answer"].get("code") for one in answer.json()["results"]]
+    assert codes == [None] * 40
+    assert await spending(http, user) == (1_500, 400, 1_100)

@@ -138,6 +138,17 @@ async def test_a_bid_goes_through_its_steps_to_the_pub_ack() -> None:
     assert len(traces.entries) == 0
 
 
+async def test_several_calls_of_one_item_are_of_one_item() -> None:
+    tracer = KeptSpans()
+    traces = traces_of(tracer)
+    bid = pending()
+    traces.follow(bid, headers(), "127.0.0.1", 0.0)
+    traces.taken([[pending("first"), pending("second")], [pending("third", "vase")], [bid]])
+    traces.decided([bid], decided(ACCEPTED))
+    facts = tracer.named("wait")[0].facts | tracer.named("decide")[0].facts
+    assert (facts["bidding.flush.items"], facts["bidding.flush.bids"]) == (2, 4)
+
+
 async def test_a_refused_bid_has_no_part_in_an_entry() -> None:
     tracer = KeptSpans()
     traces = traces_of(tracer)

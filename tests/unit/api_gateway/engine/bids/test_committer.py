@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from api_gateway.engine.bids import committer as module
 from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.errors import ItemMissing
@@ -129,6 +129,14 @@ async def test_bids_that_come_during_a_flush_share_the_next_one() -> None:
     await bench.stop()
 
 
+def _tells(told: list[int], number: int) -> Callable[[], bool]:
+    def tell() -> bool:
+        told.append(number)
+        return True
+
+    return tell
+
+
 async def test_for_each_bid_that_is_decided_one_that_is_shed_is_told() -> None:
     """However many clients come: else telling them would leave no time for the flushes."""
     scripts = FakeScripts([Decided([REFUSED] * 256, 0, 0, LINEAGE)], [Decided([REFUSED], 0, 0, LINEAGE)])
@@ -140,7 +148,7 @@ async def test_for_each_bid_that_is_decided_one_that_is_shed_is_told() -> None:
     await eventually(lambda: len(scripts.flushed) == 1)
     bench.committer.place(bid("last"))
     for number in range(3_000):
-        bench.committer.refuse(partial(told.append, number))
+        bench.committer.refuse(_tells(told, number))
     assert told == list(range(256)), "the first ones at once"
     scripts.gate.set()
     await eventually(lambda: not len(bench.committer))
@@ -156,17 +164,53 @@ async def test_who_waits_for_a_refusal_is_told_when_a_flush_stands_still_or_the_
     bench.committer.place(bid("x"))
     told: list[int] = []
     for number in range(400):
-        bench.committer.refuse(partial(told.append, number))
+        bench.committer.refuse(_tells(told, number))
     assert len(told) == 256
     await eventually(lambda: len(told) == 400)
     for number in range(600):
-        bench.committer.refuse(partial(told.append, number))
+        bench.committer.refuse(_tells(told, number))
     assert len(told) < 1_000
     scripts.gate.set()
     await bench.stop()
     assert len(told) == 1_000
-    bench.committer.refuse(partial(told.append, 0))
+    bench.committer.refuse(_tells(told, 0))
     assert len(told) == 1_001
+
+
+async def test_who_has_gone_takes_nobodys_place_among_those_who_are_told() -> None:
+    """Clients that hang up and come again would else make the others wait, for as long as they like."""
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
+    scripts.gate.clear()
+    bench = Bench(scripts)
+    bench.committer.place(bid("x"))
+    told: list[int] = []
+    for number in range(256):
+        bench.committer.refuse(_tells(told, number))
+    for _ in range(5_000):
+        bench.committer.refuse(lambda: False)
+    bench.committer.refuse(_tells(told, 256))
+    assert len(told) == 256
+    scripts.gate.set()
+    await eventually(lambda: bench.committer.flushes_total == 1 and not bench.committer.told_later)
+    assert told == list(range(257))
+    await bench.stop()
+
+
+async def test_how_many_wait_for_a_refusal_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where clients hang up while they wait, so that connections bound nothing."""
+    monkeypatch.setattr(module, "_REFUSALS_MAX", 10)
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
+    scripts.gate.clear()
+    bench = Bench(scripts)
+    bench.committer.place(bid("x"))
+    told: list[int] = []
+    for number in range(300):
+        bench.committer.refuse(_tells(told, number))
+    assert told == [*range(256), *range(266, 300)], "all but ten, who wait"
+    assert bench.committer.told_later == 10
+    scripts.gate.set()
+    await bench.stop()
+    assert len(told) == 300
 
 
 async def test_a_full_queue_sheds_at_once() -> None:

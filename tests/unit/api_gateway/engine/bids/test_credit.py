@@ -57,6 +57,41 @@ async def test_a_bid_is_decided_again_once_there_is_credit() -> None:
     await bench.stop()
 
 
+async def test_a_bid_that_was_taken_is_not_shed_when_there_is_credit_for_it() -> None:
+    """However many came meanwhile. It was taken before them."""
+    scripts = FakeScripts(said(LACKING), said(ACCEPTED, ACCEPTED))
+    bench: Bench
+
+    async def find(*_: object) -> bool:
+        bench.committer.place(bid("late"))
+        assert bench.committer.sheds()
+        return True
+
+    bench = Bench(scripts, find_credit=find, queue_max=1)
+    one = bid("x")
+    bench.committer.place(one)
+    assert await asyncio.wait_for(one.verdict, 5) == ACCEPTED
+    assert bench.committer.shed_total == 1, "the one that was asked for in between"
+    await bench.stop()
+
+
+async def test_when_the_gateway_ends_a_bid_that_seeks_credit_is_told_so() -> None:
+    """Nobody may flush any more."""
+    bench: Bench
+
+    async def find(*_: object) -> bool:
+        bench.committer._closing = True
+        return True
+
+    bench = Bench(answers(LACKING), find_credit=find)
+    one = bid("x")
+    bench.committer.place(one)
+    with pytest.raises(Overloaded):
+        await asyncio.wait_for(one.verdict, 5)
+    assert bench.committer.shed_total == 1
+    await bench.stop()
+
+
 async def test_the_refusal_stands_where_there_is_none() -> None:
     account = Account(False)
     bench = Bench(answers(LACKING), find_credit=account.find)
@@ -97,6 +132,21 @@ async def test_bids_of_one_bidder_take_turns() -> None:
         bench.committer.place(one)
     assert await asyncio.gather(*(one.verdict for one in bids)) == [ACCEPTED] * 3
     assert account.most_at_once == 1
+    await bench.stop()
+
+
+async def test_who_was_behind_others_asks_first_whether_it_still_lacks_credit() -> None:
+    account = Account(True, True, False)
+    less = b"R|LIMIT_EXCEEDED|100|0|101|1|7|USD"
+    bench = Bench(
+        FakeScripts(said(*[LACKING] * 4), *(said(line) for line in (ACCEPTED, ACCEPTED, less, ACCEPTED, less))),
+        find_credit=account.find,
+    )
+    bids = [bid(name) for name in "wxyz"]
+    for one in bids:
+        bench.committer.place(one)
+    assert await asyncio.gather(*(one.verdict for one in bids)) == [ACCEPTED, ACCEPTED, ACCEPTED, less]
+    assert [need for *_, need in account.asked] == [40, 7, 7]
     await bench.stop()
 
 

@@ -129,6 +129,34 @@ def test_without_a_time_only_the_hard_bound_holds() -> None:
     assert not world.bound.admits(QUEUE_MAX)
 
 
+_A_FLUSH = st.tuples(
+    st.integers(1, BIDS_PER_FLUSH_MAX),
+    st.sampled_from([-1.0, 0.0, 1e-9, 1e-4, 0.01, 0.05, 0.3, 2.0, 600.0]),
+    st.sampled_from([0, 1, 5_000]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_A_FLUSH, max_size=30), st.integers(1, 30_000), st.sampled_from([0.0, 0.001, 0.2, 5.0]))
+def test_whatever_flushes_took_the_bound_is_one_and_comes_back(
+    flushes: list[tuple[int, float, int]], queue_max: int, wait_s: float
+) -> None:
+    """Also on a clock that stands still or goes back, and with flushes that fail at once or after minutes."""
+    world = World(queue_max=queue_max, wait_s=wait_s)
+    for bids, took_s, left in flushes:
+        world.bound.taken(bids, left)
+        world.now_s += took_s
+        assert world.bound.admits(min(ALWAYS_MAX, queue_max) - 1)
+        assert not world.bound.admits(queue_max)
+        world.bound.done()
+        assert world.bound.rate > 0
+        assert min(ALWAYS_MAX, queue_max) <= world.bound.waiting_max <= queue_max
+    for _ in range(40):
+        world.flush(20, rate=20_000)
+    assert world.bound.rate > 19_000
+    assert world.bound.waiting_max >= min(queue_max, 19_000 * wait_s)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1_000, 40_000), st.floats(1.2, 20), st.floats(0.0005, 0.004))
 def test_whatever_is_offered_the_wait_is_bounded_and_redis_has_enough_to_do(
