@@ -34,8 +34,9 @@ test: install-dev ## all tests, against servers that the test run starts itself
 		echo; echo "Once more, one after the other: what has failed"; \
 		exec $(BIN)/python -m pytest $(ARGS) -n 0 -v --last-failed --last-failed-no-failures none
 
-test-quick: install-dev ## the tests without servers: two minutes or so
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit $(ARGS)
+test-quick: install-dev ## the tests without servers and without random searches: a minute or so
+	@export PYTHONDONTWRITEBYTECODE=; \
+		exec $(BIN)/python -m pytest -n 4 --dist loadfile -m "not hypothesis" tests/unit $(ARGS)
 
 lint: install-dev ## style, formatting and import contracts, of Python and JavaScript
 	@failed=; for check in "ruff check ." "ruff format --check ." "lint-imports" "oxlint --deny-warnings api_gateway/web/static"; do \
