@@ -161,13 +161,13 @@ async def test_a_damaged_revocation_ends_no_service_and_hides_no_other_one(servi
     async with Redis.from_url(service.stack.urls.redis_url) as redis, Bidder.at(service.stack, FEED) as house:
         await authenticated(house, ticket=await service.ticket(token))
         damaged: dict[Any, Any] = {b"\xff\xfe": "1:99999999999", "u:house": "not:two numbers", "a:": "5:99999999999"}
-        await redis.hset(REVOCATIONS_KEY, mapping=damaged | {"epoch": b"\xff"})  # type: ignore[misc]
+        await redis.hset(REVOCATIONS_KEY, mapping=damaged | {"epoch": b"\xff"})
         done = await service.command("revoke", key.split("_")[1])
         assert done.returncode == 0, done.stderr
         assert (await house.next_of("error"))["code"] == "TOKEN_EXPIRED"
         await eventually(lambda: service.refuses(token))
         await house.pong()
-        await redis.hdel(REVOCATIONS_KEY, *damaged)  # type: ignore[misc]
+        await redis.hdel(REVOCATIONS_KEY, *damaged)
 
 
 async def test_a_ticket_of_a_gateway_of_the_version_before_is_taken(service: Service) -> None:
