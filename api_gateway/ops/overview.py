@@ -112,8 +112,8 @@ class RetiredLog(msgspec.Struct):
 
 
 class AuditPage(msgspec.Struct):
-    """Operations on one item, and rulings on its bidders, each newest first. `partial` is true while the archive, or
-    Redis, cannot be asked: something may be missing."""
+    """Operations on one item, and rulings on its bidders, each newest first. `partial` is true while something may be
+    missing: the archive or Redis cannot be asked, or too much waits for the archive."""
 
     operations: list[Operation]
     rulings: list[RulingMade]

@@ -27,10 +27,14 @@ from shared.messages import (
     decode_any_event,
 )
 from shared.redis_layout.keys import item_key
-from shared.redis_layout.outbox import Entry, read_pages
+from shared.redis_layout.outbox import Entry, read_pages_back
 
 Row = Mapping[str, Any]
 """An operation or a ruling, with the columns of the archive (:class:`Archive`)."""
+
+ENTRIES_MAX: Final = 8_192
+"""The most entries of the outbox that one reading looks at. It has more only if the archive lags far behind, and then
+every reading would cost Redis megabytes, and the gateway the time of hundreds of bids."""
 
 _DONE: Final = (AuctionPaused, AuctionResumed, EndMoved, AuctionCancelled, BidVoided)
 
@@ -53,8 +57,9 @@ _rulings: Final = msgspec.json.Decoder(list[_Ruling])
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Newest first. ``partial`` says that Redis or the archive could not be asked, so something may be missing.
-    ``retired``: where the log of the item is, if not in the archive."""
+    """Newest first. ``partial`` says that something may be missing: Redis or the archive could not be asked, too much
+    waits for the archive, or what waits cannot be read. ``retired``: where the log of the item is, if not in the
+    archive."""
 
     operations: list[Row]
     rulings: list[Row]
@@ -82,7 +87,7 @@ class Audit:
         retired: Retired | None = None
         lacks_redis = partial = False
         try:
-            done, ruled = await self._unarchived(item_id)
+            done, ruled, partial = await self._unarchived(item_id, limit)
         except (RedisError, OSError, TimeoutError):
             lacks_redis = partial = True
         try:
@@ -96,17 +101,29 @@ class Audit:
         done.sort(key=lambda row: (row["epoch"], row["seq"]), reverse=True)
         return Page(done[:limit], ruled[:limit], partial, retired)
 
-    async def _unarchived(self, item_id: str) -> tuple[list[Row], list[Row]]:
-        """What the outbox of the item's shard has, newest first; it is short unless the archive lags far behind."""
+    async def _unarchived(self, item_id: str, limit: int) -> tuple[list[Row], list[Row], bool]:
+        """What the outbox of the item's shard has, newest first, and whether it may have more than this."""
         done: list[Row] = []
         ruled: list[_Ruling] = []
-        async for entries in read_pages(self._redis, names.shard_of(item_id)):
+        read, is_partial = 0, False
+        async for entries in read_pages_back(self._redis, names.shard_of(item_id)):
+            if read >= ENTRIES_MAX:
+                is_partial = True
+                break
+            read += len(entries)
             for entry in entries:
-                if entry.item_id == item_id:
-                    done.extend(_operations_in(entry))
-                    ruled.extend(_rulings.decode(entry.rulings or b"[]"))
+                try:
+                    if entry is not None and entry.item_id == item_id:
+                        operations = list(_operations_in(entry))
+                        ruled.extend(reversed(_rulings.decode(entry.rulings or b"[]")))
+                        done.extend(reversed(operations))
+                    is_partial |= entry is None
+                except msgspec.DecodeError:
+                    is_partial = True
+            if min(len(done), len(ruled)) >= limit:
+                break
         currency = await self._currency(item_id) if ruled else None
-        return done[::-1], [_ruling_row(ruling, currency) for ruling in reversed(ruled)]
+        return done, [_ruling_row(ruling, currency) for ruling in ruled], is_partial
 
     async def _currency(self, item_id: str) -> str | None:
         told = await cast("Awaitable[bytes | None]", self._redis.hget(item_key(item_id), "currency"))

@@ -24,6 +24,7 @@ class BlockingCalls:
 
     def __init__(self) -> None:
         self._is_running = False
+        self._afterwards: list[Callable[[], None]] = []
 
     @property
     def is_running(self) -> bool:
@@ -38,11 +39,9 @@ class BlockingCalls:
         """
         if self._is_running:
             raise ExportFailed("a former call to the disk or to S3 has not returned yet")
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def returned(result: T | None, error: BaseException | None) -> None:
-            self._is_running = False
             if answer.done():
                 return  # nobody waits for it any more
             if error is None:
@@ -50,15 +49,37 @@ class BlockingCalls:
             else:
                 answer.set_exception(error)
 
+        self._start(lambda: work(*args, **kwargs), returned)
+        return await answer
+
+    def run_afterwards(self, work: Callable[[], None]) -> None:
+        """Run ``work``, which must not raise, when the call that is running has returned. Nobody waits for it, and no
+        other call begins before it has returned, too."""
+        self._afterwards.append(work)
+        if not self._is_running:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._afterwards:
+            self._start(self._afterwards.pop(0), lambda result, error: None)
+
+    def _start(self, work: Callable[[], T], returned: Callable[[T | None, BaseException | None], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def has_returned(result: T | None, error: BaseException | None) -> None:
+            self._is_running = False
+            returned(result, error)
+            self._go_on()
+
         def call() -> None:
             result, error = None, None
             try:
-                result = work(*args, **kwargs)
+                result = work()
             except BaseException as raised:
                 error = raised
             # The loop may be closed: then nobody waits.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(returned, result, error)
+                loop.call_soon_threadsafe(has_returned, result, error)
 
         self._is_running = True
         try:
@@ -66,4 +87,3 @@ class BlockingCalls:
         except BaseException:
             self._is_running = False
             raise
-        return await answer

@@ -8,13 +8,15 @@ file under the same name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, ParamSpec
+from typing import BinaryIO, Final, ParamSpec, TypeVar
 
 import asyncpg
 
@@ -33,7 +35,11 @@ logger = logging.getLogger(__name__)
 
 _ERROR_TEXT_MAX: Final = 500
 
+_REMOVE_S: Final = 10.0
+"""How long an attempt waits until its temporary file is removed."""
+
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +176,26 @@ class Exporter:
 
     async def _attempt(self, job: _Job) -> Digest:
         """Write a temporary file, store it in the sink, return once it is confirmed."""
-        with tempfile.TemporaryDirectory(prefix="bidding-export-") as folder:
-            path = Path(folder) / "export.jsonl.gz"
-            with path.open("wb") as file:
-                await self._write(job, file)
-            digest = await self._calls.run(_digest_of_file, path)
-            await self._calls.run(self._sink.put, path, job.key, digest)
+        scratch = _Scratch()
+        try:
+            await self._write(job, await self._on_file(scratch.open))
+            await self._on_file(scratch.file.close)
+            digest = await self._on_file(_digest_of_file, scratch.path)
+            await self._calls.run(self._sink.put, scratch.path, job.key, digest)
+        finally:
+            await self._remove(scratch)
         return digest
+
+    async def _remove(self, scratch: _Scratch) -> None:
+        """Remove the temporary file, never on the event loop: to close it waits for a call that is writing to it, and a
+        disk that hangs would hold up everything."""
+        if self._calls.is_running:
+            self._calls.run_afterwards(scratch.remove)
+            return
+        # If it does not return, nothing is tried until it has.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REMOVE_S):
+                await self._calls.run(scratch.remove)
 
     async def _write(self, job: _Job, file: BinaryIO) -> None:
         async with (
@@ -199,7 +218,7 @@ class Exporter:
         if writer.head.hash != job.head:
             raise ExportFailed(f"the chain of {job.item_id} was another one when it was closed; see `bidding audit`")
 
-    async def _on_file(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    async def _on_file(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run in a thread. An error of the disk must not count as one of the database, whose connection is open
         meanwhile.
 
@@ -207,7 +226,7 @@ class Exporter:
             ExportFailed: the file cannot be written, or what ``work`` raises itself.
         """
         try:
-            await self._calls.run(work, *args, **kwargs)
+            return await self._calls.run(work, *args, **kwargs)
         except OSError as error:
             raise ExportFailed(f"the file of the export cannot be written here: {error}") from error
 
@@ -229,6 +248,29 @@ class Exporter:
         if alarms and not self.alarms:
             logger.error("exports: %s", alarms["exports"])
         self.alarms = alarms
+
+
+class _Scratch:
+    """The temporary file of one attempt. Each method blocks."""
+
+    def __init__(self) -> None:
+        self._folder: str | None = None
+
+    def open(self) -> BinaryIO:
+        """Make it, empty. Raises OSError."""
+        self._folder = tempfile.mkdtemp(prefix="bidding-export-")
+        self.path = Path(self._folder) / "export.jsonl.gz"
+        self.file = self.path.open("wb")
+        return self.file
+
+    def remove(self) -> None:
+        """Remove what there is of it."""
+        if self._folder is None:
+            return
+        # To close it writes what is left in its buffer.
+        with contextlib.suppress(AttributeError, OSError):
+            self.file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _digest_of_file(path: Path) -> Digest:

@@ -6,6 +6,8 @@ import base64
 import contextlib
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from archival_worker.errors import ExportFailed, ExportsMisconfigured
 from shared.aws.clients import open_s3
 
 _CHUNK_BYTES: Final = 1024 * 1024
+_ABANDONED_S: Final = 3600.0
+"""A file that was not written to for so long is that of an archiver that died, or of a call that was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,12 @@ class DirectorySink:
 
     def put(self, path: Path, key: str, digest: Digest) -> None:
         target = self._folder / key
-        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        # Each call has a file of its own: one that was given up may still write, and another archiver, perhaps in a
+        # container where it has the same process number, tries the same export.
+        scratch = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(target)
             try:
                 with path.open("rb") as source, scratch.open("wb") as copy:
                     for chunk in chunks_of(source):
@@ -129,6 +136,15 @@ def _copied(chunks: Iterable[bytes], path: Path, bytes_max: int, name: str) -> D
             hasher.update(chunk)
             copy.write(chunk)
     return Digest(size, hasher.digest())
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what was left of former attempts to write this file."""
+    for path in target.parent.glob(f".{target.name}.*.tmp"):
+        # Another archiver may remove it, too.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

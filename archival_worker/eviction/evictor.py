@@ -185,8 +185,9 @@ class Evictor:
                 continue  # its node is away, or it is damaged; the others go on
             self._closed_of[shard] = count
             epoch, archived = cursors
-            if count and epoch is not None:
-                epochs[shard] = epoch.decode()
+            text = None if epoch is None else self._text(epoch, cursors_key(shard))
+            if count and text is not None:
+                epochs[shard] = text
                 pipeline.zrangebyscore(
                     closed_key(shard),
                     "-inf",
@@ -198,7 +199,11 @@ class Evictor:
         keys = [closed_key(shard) for shard in epochs]
         pages = self._there(keys, await pipeline.execute(raise_on_error=False)) if epochs else []
         return {
-            shard: [_Candidate(item_id.decode(), shard, epoch) for item_id in page]
+            shard: [
+                _Candidate(item_id, shard, epoch)
+                for item_id in (self._text(member, closed_key(shard)) for member in page)
+                if item_id is not None
+            ]
             for (shard, epoch), page in zip(epochs.items(), pages, strict=True)
             if page is not None
         }
@@ -390,12 +395,16 @@ class Evictor:
         statuses = self._readable(keys, await pipeline.execute(raise_on_error=False))
         closed = [key for key, status in statuses.items() if status in _FINAL]
         calls: list[Call] = []
+        noted: list[bytes] = []
         for key in closed:
-            item_id = key.split(b":item:", 1)[1].decode()
+            item_id = self._text(key.split(b":item:", 1)[1], "an item's key")
+            if item_id is None:
+                continue
+            noted.append(key)
             shard = names.shard_of(item_id)
             calls.append(([cursors_key(shard), closed_key(shard), key], [item_id]))
         if calls:
-            self._readable(closed, await NOTE_CLOSED.run_each(self._redis, calls))
+            self._readable(noted, await NOTE_CLOSED.run_each(self._redis, calls))
 
     def _readable(self, keys: Sequence[bytes], answers: Sequence[Any]) -> dict[bytes, Any]:
         """The answers by key, without those of keys that are not what they should be: these are told, and the search
@@ -414,7 +423,15 @@ class Evictor:
                 found[key] = answer
         return found
 
-    def _pass_over(self, key: str, error: ResponseError) -> None:
+    def _text(self, told: bytes, key: str) -> str | None:
+        """What Redis has told of this key, as a text; None if it is none."""
+        try:
+            return told.decode()
+        except UnicodeDecodeError as error:
+            self._pass_over(key, error)
+            return None
+
+    def _pass_over(self, key: str, error: ResponseError | UnicodeDecodeError) -> None:
         """A look or the search goes on without this key."""
         self._metrics.failures_by["eviction"] += 1
         if key not in self._told and len(self._told) < _FAILING_MAX:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -171,6 +171,11 @@ class CursorCopier:
                 continue
             if isinstance(reply, Exception):
                 raise reply
+            if len(reply) != len(fields(_Reply)):
+                # A script's reply ends before a value that is no number.
+                self._metrics.failures_by["redis"] += 1
+                self._alarm(shard, "Redis cannot move the shard's archived cursor: the shard's cursors are no numbers")
+                continue
             answers[shard] = _Reply(*map(int, reply))
         left_out = {shard: position for shard, position in positions.items() if shard not in answers}
         if left_out and not self._left_out:

@@ -165,7 +165,10 @@ class MissingEntries:
                 continue  # its key is not what it should be, which is an alarm of the copier; the others go on
             if isinstance(answer, Exception):
                 raise answer
-            cursors = decode_cursors(answer)
+            try:
+                cursors = decode_cursors(answer)
+            except ValueError:
+                continue  # a field of it is no number
             if cursors.epoch is not None:
                 published[shard] = EntryId(cursors.epoch, cursors.published)
         return published

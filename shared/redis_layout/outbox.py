@@ -82,3 +82,26 @@ async def read_pages(redis: Redis, shard: str, *, after: int = 0) -> AsyncIterat
         if len(entries) < PAGE:
             return
         after = entries[-1].n
+
+
+async def read_pages_back(redis: Redis, shard: str) -> AsyncIterator[list[Entry | None]]:
+    """The entries of a shard, newest first, in pages that are not empty; None in the place of one that is not an entry.
+
+    Raises:
+        RedisError, OSError, TimeoutError: Redis cannot be asked.
+    """
+    below = "+"
+    while True:
+        answer = await cast(Any, redis.xrevrange(outbox_key(shard), below, "-", count=PAGE))
+        if answer:
+            yield [_entry_or_none(entry_id, fields) for entry_id, fields in answer]
+        if len(answer) < PAGE:
+            return
+        below = f"({answer[-1][0].decode()}"
+
+
+def _entry_or_none(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry | None:
+    try:
+        return _entry(entry_id, fields)
+    except (KeyError, ValueError):
+        return None

@@ -107,4 +107,5 @@ class RevocationStore:
 
 
 def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    # Names are ASCII. A damaged one must not end a service; replaced like this, it matches nothing.
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -338,3 +338,55 @@ async def test_what_counts_as_fast_and_as_a_mistake(street: Street) -> None:
     assert told["paces"] == [False, False, False, True, True, True, True, False]
     assert 250 <= told["rise"] <= 320, "one bid far above the others does not count"
     assert told["asked"] == [False, True, True, True, True, False, True, False, False, True, True]
+
+
+async def test_a_full_storage_brings_back_no_older_value(street: Street) -> None:
+    told = await evaluated(
+        street,
+        """async () => {
+          const { forgetAll, keep, recall } = await import("/static/js/lib/storage.js");
+          keep("bidding.full", "older");
+          let rest = "x".repeat(1 << 22);
+          let filled = 0;
+          for (; rest.length > 0; ) {
+            try {
+              localStorage.setItem(`fill-${filled}`, rest);
+              filled += 1;
+            } catch {
+              rest = rest.slice(0, rest.length >> 1);
+            }
+          }
+          keep("bidding.full", "newer ".repeat(100));
+          const whileFull = recall("bidding.full");
+          localStorage.clear();
+          keep("bidding.full", "newest");
+          const stored = localStorage.getItem("bidding.full");
+          localStorage.setItem("bidding.full", "of another tab");
+          const ofAnother = recall("bidding.full");
+          forgetAll();
+          return [whileFull, stored, ofAnother, recall("bidding.full")];
+        }""",
+    )
+    assert told == ["newer " * 100, "newest", "of another tab", None]
+
+
+async def test_stored_bids_that_are_damaged_are_passed_over(street: Street) -> None:
+    told = await evaluated(
+        street,
+        """async () => {
+          const { ledAt, rememberLead, stakedItems, stakeOf } = await import("/static/js/bidder/stakes.js");
+          const found = [];
+          const odd = '[null, 5, {"item": 7}, [], {"item": "lot", "user": "ann", "led": "x"}]';
+          for (const text of ["{", "null", "5", "{}", '"x"', odd]) {
+            localStorage.setItem("bidding.stakes", text);
+            found.push(stakedItems("ann"), ledAt("lot", "ann"));
+          }
+          const stake = { user: "ann", max: "<img onerror=alert(1)>", led: { epoch: 1, seq: 1 } };
+          const many = Array.from({ length: 5000 }, (_, n) => ({ item: `lot-${n}`, ...stake }));
+          localStorage.setItem("bidding.stakes", JSON.stringify(many));
+          rememberLead("new", "ann", { epoch: 1, seq: 1 });
+          const kept = JSON.parse(localStorage.getItem("bidding.stakes")).length;
+          return [found, kept, stakeOf("new", "ann").led];
+        }""",
+    )
+    assert told == [[*[[], None] * 5, ["lot"], None], 200, {"epoch": 1, "seq": 1}]

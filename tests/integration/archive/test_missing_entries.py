@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import httpx2 as httpx
 import nats
+import pytest
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
@@ -174,14 +175,20 @@ async def test_what_a_new_stream_lacks_is_missed_before_it_is_as_long_as_the_old
         pool.terminate()
 
 
-async def test_a_shard_whose_cursors_are_damaged_hides_no_other_one(world: World) -> None:
+@pytest.mark.parametrize("fields", [None, {"epoch": 1, "next": 5, "published": "five"}, {"epoch": b"\xff", "next": 5}])
+async def test_a_shard_whose_cursors_are_damaged_hides_no_other_one(
+    world: World, fields: dict[str, Any] | None
+) -> None:
     await world.fill_outbox(ITEM, 5)
     worker = await world.start_worker()
     await world.publish_all([(n, [bid(ITEM, n)]) for n in (1, 2, 4, 5)])
     await world.all_archived()
     await worker.stop()
     damaged = next(shard for shard in names.SHARDS if shard != SHARD)
-    await cast(Any, world.redis).lpush(cursors_key(damaged), "no hash")
+    if fields is None:
+        await cast(Any, world.redis).lpush(cursors_key(damaged), "no hash")
+    else:
+        await cast(Any, world.redis).hset(cursors_key(damaged), mapping=fields)
     pool = await open_postgres(world.postgres_url, name="test")
 
     async def connected() -> Client:

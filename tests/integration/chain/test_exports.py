@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import resource
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx2 as httpx
@@ -303,6 +306,38 @@ async def test_a_sink_that_hangs_keeps_one_thread_and_the_export_is_tried_again_
         sink.may_return.set()
         running.cancel()
         await asyncio.wait([running])
+
+
+async def test_a_disk_of_temporary_files_that_hangs_holds_up_nothing_else(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, folders = tempfile.mkdtemp, list[Path]()
+
+    def made(*args: Any, **named: Any) -> str:
+        folder = Path(make(*args, **named))
+        if not folders:
+            # To open it for writing hangs until somebody reads it.
+            os.mkfifo(folder / "export.jsonl.gz")
+        folders.append(folder)
+        return str(folder)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made)
+    exporter = Exporter(world.pool, DirectorySink(tmp_path), world.metrics, replace(QUICK, attempt_s=1.0))
+    await world.store(*auction("lot-1", 2))
+    await world.chain()
+    async with asyncio.timeout(60):
+        assert await exporter.once()
+        assert not await exporter.once(), "nothing else is tried meanwhile"
+        assert (await world.export_row())["state"] == "failing"
+        await asyncio.to_thread((folders[0] / "export.jsonl.gz").read_bytes)
+        await eventually(lambda: not folders[0].exists())
+
+        async def confirmed() -> bool:
+            await exporter.once()
+            return bool((await world.export_row())["state"] == "confirmed")
+
+        await eventually(confirmed)
+    assert not any(folder.exists() for folder in folders)
 
 
 @pytest.fixture

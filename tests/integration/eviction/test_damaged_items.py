@@ -130,3 +130,22 @@ async def test_what_another_archiver_has_removed_is_no_alarm_any_more(redis: Any
     for evictor in (one, other):
         await evictor.look()
         assert evictor.alarms == {}
+
+
+async def test_what_is_no_text_ends_no_look_and_no_search(redis: Any) -> None:
+    shards = sorted({names.shard_of(item_id) for item_id in ITEMS})
+    await redis.hset(cursors_key(shards[0]), "epoch", b"\xff")
+    await redis.zadd(closed_key(shards[0]), {"lot-x": 1})
+    await redis.zadd(closed_key(shards[1]), {b"\xff": 1, b"lot-y": 1})
+    await redis.hset(item_key("lot-0").encode() + b"\xff", mapping={"status": "sold", "seq": "1"})
+    evictor = evictor_of(redis)
+    pages = await evictor._pages()
+    assert shards[0] not in pages
+    assert [candidate.item_id for candidate in pages[shards[1]]] == ["lot-y"]
+    await searched(evictor)
+    assert {*ITEMS} - {item for item in ITEMS if names.shard_of(item) in shards[:2]} <= {
+        member.decode(errors="replace")
+        for shard in shards[2:]
+        for member in await redis.zrange(closed_key(shard), 0, -1)
+    }
+    assert not evictor._missed

@@ -155,6 +155,21 @@ async def test_a_redis_that_cannot_be_told_is_told_the_next_time(service: Servic
     await eventually(lambda: service.refuses(token))
 
 
+async def test_a_damaged_revocation_ends_no_service_and_hides_no_other_one(service: Service) -> None:
+    key = await service.key("house")
+    token = await service.token(key)
+    async with Redis.from_url(service.stack.urls.redis_url) as redis, Bidder.at(service.stack, FEED) as house:
+        await authenticated(house, ticket=await service.ticket(token))
+        damaged: dict[Any, Any] = {b"\xff\xfe": "1:99999999999", "u:house": "not:two numbers", "a:": "5:99999999999"}
+        await redis.hset(REVOCATIONS_KEY, mapping=damaged | {"epoch": b"\xff"})
+        done = await service.command("revoke", key.split("_")[1])
+        assert done.returncode == 0, done.stderr
+        assert (await house.next_of("error"))["code"] == "TOKEN_EXPIRED"
+        await eventually(lambda: service.refuses(token))
+        await house.pong()
+        await redis.hdel(REVOCATIONS_KEY, *damaged)
+
+
 async def test_a_ticket_of_a_gateway_of_the_version_before_is_taken(service: Service) -> None:
     """And one that has more than this broadcaster knows, of a later one."""
     told: dict[str, Any] = {"user_id": "ann", "expires_s": int(time.time()) + 600, "sees_maximum": True}

@@ -33,6 +33,21 @@ async def test_until_a_call_that_was_given_up_has_returned_there_is_no_other_one
     assert await calls.run(divmod, 7, 2) == (3, 1)
 
 
+async def test_what_is_to_be_done_afterwards_waits_for_the_call_and_is_done_once() -> None:
+    calls, may_return, done = BlockingCalls(), threading.Event(), list[str]()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(calls.run(may_return.wait, 120), 0.01)
+    calls.run_afterwards(lambda: done.append("first"))
+    calls.run_afterwards(lambda: done.append("second"))
+    assert done == []
+    may_return.set()
+    await eventually(lambda: not calls.is_running)
+    assert done == ["first", "second"]
+    calls.run_afterwards(lambda: done.append("third"))
+    await eventually(lambda: not calls.is_running)
+    assert done == ["first", "second", "third"]
+
+
 def test_a_call_that_never_returns_does_not_keep_the_process() -> None:
     program = """
 import asyncio, threading

@@ -6,9 +6,11 @@ import gc
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +294,40 @@ def test_a_directory_holds_whole_files_only(tmp_path: Path) -> None:
     (folder / "file").write_bytes(b"")
     with pytest.raises(ExportFailed, match="file/b"):
         sink.put(source, "file/b", digest)
+
+
+def test_a_call_that_hung_and_the_attempt_after_it_do_not_share_a_file(tmp_path: Path) -> None:
+    """Archivers in two containers have one folder, and the same number of their process."""
+    folder, key, content = tmp_path / "exports", "items/07/lot-1/1-3.jsonl.gz", b"content" * 100_000
+    whole, hangs = tmp_path / "whole", tmp_path / "hangs"
+    whole.write_bytes(content)
+    os.mkfifo(hangs)
+    digest = digest_of([content])
+    with ThreadPoolExecutor() as threads:
+        former = threads.submit(DirectorySink(folder).put, hangs, key, digest)
+        with hangs.open("wb") as source:
+            source.write(content[:-1])
+            source.flush()
+            # It has read all but the last byte, and written some of that.
+            DirectorySink(folder).put(whole, key, digest)
+            source.write(content[-1:])
+            source.flush()
+            source.close()
+        former.result(timeout=60)
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / key]
+    assert (folder / key).read_bytes() == content
+
+
+def test_what_an_archiver_that_died_has_left_is_removed_by_the_next_attempt(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "exports/items/07/lot-1/1-3.jsonl.gz"
+    source.write_bytes(b"content")
+    target.parent.mkdir(parents=True)
+    left, present = (target.with_name(f".1-3.jsonl.gz.{name}.tmp") for name in ("left", "present"))
+    for path in (left, present):
+        path.write_bytes(b"con")
+    os.utime(left, (0, 0))
+    DirectorySink(tmp_path / "exports").put(source, "items/07/lot-1/1-3.jsonl.gz", digest_of([b"content"]))
+    assert set(target.parent.iterdir()) == {target, present}
 
 
 def test_no_sink_a_folder_or_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,16 @@ async def test_a_shard_that_cannot_take_its_position_keeps_no_other_one_and_is_t
     assert bench.redis.sent[1:] == [{"s01": EntryId(1, 9)}]
 
 
+async def test_a_shard_whose_epoch_is_no_number_keeps_no_other_one() -> None:
+    """The reply of a script ends before a value that is no number."""
+    bench = Bench()
+    bench.redis.replies["s01"] = [[2]]
+    bench.copier.offer({"s01": EntryId(1, 9), "s02": EntryId(1, 2)})
+    await bench.copier._copy_pending()
+    assert (bench.metrics.cursor_copies, bench.metrics.failures_by) == (1, {"redis": 1})
+    assert "no numbers" in bench.copier.alarms["s01"]
+
+
 async def test_a_redis_that_carries_no_script_out_is_a_failed_copy() -> None:
     bench = Bench()
     bench.redis.replies["s01"] = [ReadOnlyError("READONLY")]
