@@ -124,7 +124,7 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
     bid_ack_replicas: int = Field(default=1, ge=1, le=5)
     bid_ack_timeout_ms: int = Field(default=2_000, ge=10)
     bid_queue_max: int = Field(default=20_000, ge=1)
-    bid_wait_max_ms: int = Field(default=200, ge=0)
+    bid_wait_max_ms: int = Field(default=1_000, ge=0)
     redis_timeout_ms: int = Field(default=5_000, ge=50)
     resolve_ms: int = Field(default=3_000, ge=0)
     head_bytes_max: int = Field(default=32 * 1024, ge=1024)

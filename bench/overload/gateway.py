@@ -100,10 +100,14 @@ async def _run(port: int, item_ids: list[str], *, seconds: float, warm_up_s: flo
     return Run(peak, [_pace(course, seconds) for course in courses], _normal_again_s(after, began_s))
 
 
+WAITS_MS: Final = (0, 200, 1_000)
+"""The values of ``BID_WAIT_MAX_MS`` that are compared: without a bound, and two bounds."""
+
+
 def bench_overload(*, rounds: int, seconds: float) -> dict[tuple[int, int], list[Run]]:
     """Run it for one item and for a thousand, in ``rounds`` rounds, and print the medians; by the number of items, and
     how many milliseconds a bid may wait."""
-    results: dict[tuple[int, int], list[Run]] = {(items, wait_ms): [] for items in (1, 1_000) for wait_ms in (0, 200)}
+    results: dict[tuple[int, int], list[Run]] = {(items, wait_ms): [] for items in (1, 1_000) for wait_ms in WAITS_MS}
     with cores_apart(), tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
         stack = Stack(Path(directory), ports=Ports.free(), services=(), migrate=True, redis_appendfsync="everysec")
         try:
