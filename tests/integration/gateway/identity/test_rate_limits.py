@@ -173,8 +173,9 @@ async def test_bids_over_a_websocket(clients: Clients) -> None:
     limited = [each for each in answers if each["status"] == 429]
     # The request that opened it was one unit.
     assert 9 <= len(limited) <= 11
-    assert "rate_limit" not in answers[0], "more than a quarter is left"
     taken = [each for each in answers if each["status"] == 201]
+    # A refusal may be told before the bids that came before it are decided.
+    assert "rate_limit" not in taken[0], "more than a quarter is left"
     near = [each["rate_limit"] for each in taken if "rate_limit" in each]
     # Of ten at once: those that leave two, one and none, beside what a second brings back meanwhile.
     assert len(near) >= 3, "it may slow down before anything is refused"
