@@ -62,7 +62,7 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
             Pages of the gateway itself need none.
         bid_queue_max: bids that may wait for a flush before the answer is 503, however fast they are decided.
         bid_wait_max_ms: milliseconds that a bid may be expected to wait for its verdict, at the rate of the last
-            flushes; where it would be longer, the answer is 503. 512 bids may wait in any case. 0: no limit.
+            flushes; if it would be longer, the answer is 503. 512 bids may wait in any case. 0: no limit.
         redis_timeout_ms: bound of one round trip to Redis.
         resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.
         head_bytes_max: largest request line and headers together.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 ALWAYS_MAX: Final = 512
-"""So many may wait whatever the last flushes took: what one request may bring is no queue."""
+"""So many may wait however long the last flushes took, so that one batch of 500 bids is never refused in part."""
 _FULL: Final = 256
 """Bids of a flush that shows what can be decided, however quick it is."""
 _KEPT: Final = 0.5
