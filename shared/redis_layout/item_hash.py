@@ -132,9 +132,6 @@ def item_fields(terms: Terms, *, name: str, description: str, image_urls: Sequen
         return "" if value is None else str(value)
 
     return {
-        "name": name,
-        "description": description,
-        "image_urls": " ".join(image_urls),
         "currency": terms.currency,
         "seller_id": text(terms.seller_id),
         "start_price": str(terms.start_price),
@@ -150,6 +147,10 @@ def item_fields(terms: Terms, *, name: str, description: str, image_urls: Sequen
         "hard_end_us": text(soft.hard_end_us) if soft else "",
         "paused_us": "",
         "rulings": NEEDS_APPROVAL if terms.approval_required else "",
+        # Last, since no bid reads them: Redis looks through the fields of a small hash one after the other.
+        "name": name,
+        "description": description,
+        "image_urls": " ".join(image_urls),
     }
 
 

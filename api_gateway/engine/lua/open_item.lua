@@ -47,19 +47,20 @@ local event = string.format('{"type":"created","item_id":"%s","epoch":%s,"seq":0
   reserve_met and 'true' or 'false', terms.currency)
 local n = tonumber(last_entry) + 1
 redis.call('XADD', outbox_key, F:format(n) .. '-0', 'item', item_id, 'events', '[' .. event .. ']')
-redis.call('HSET', cursors_key, 'next', F:format(n))
+redis.call('HSET', cursors_key, 'next', n)
 -- A gateway that asks whether a lost item ever existed finds it here until the archive has it (known_items.py).
 -- Searching the outbox may take long.
-redis.call('ZADD', KEYS[6], F:format(n), item_id)
+redis.call('ZADD', KEYS[6], n, item_id)
+-- Redis looks through the fields of a small hash one after the other. So those come first that each bid reads and writes.
+redis.call('HSET', item_key, 'status', status, 'seq', 0, 'price', price, 'leader', '', 'leader_max', 0, 'runner_up', 0,
+  'bid_count', 0, 'bids_counted', 0, 'accepted', 0, 'reserve_met', reserve_met and '1' or '0', 'updated_us', now,
+  'epoch', epoch, 'start_us', start_us, 'end_us', end_text, 'voids', 0, 'extensions', 0, 'original_end_us', end_text)
 redis.call('HSET', item_key, unpack(ARGV, 8))
-redis.call('HSET', item_key, 'id', item_id, 'status', status, 'epoch', epoch, 'seq', '0', 'leader', '', 'leader_max', '0',
-  'runner_up', '0', 'bid_count', '0', 'bids_counted', '0', 'accepted', '0', 'voids', '0', 'extensions', '0',
-  'start_us', F:format(start_us), 'end_us', end_text, 'original_end_us', end_text, 'created_us', F:format(now),
-  'updated_us', F:format(now), 'price', price, 'reserve_met', reserve_met and '1' or '0', 'keeps_verdicts', '1')
+redis.call('HSET', item_key, 'id', item_id, 'created_us', now, 'keeps_verdicts', '1')
 if status == 'scheduled' then
-  redis.call('ZADD', deadlines_key, F:format(start_us), item_id)
+  redis.call('ZADD', deadlines_key, start_us, item_id)
 elseif end_us then
-  redis.call('ZADD', deadlines_key, F:format(end_us), item_id)
+  redis.call('ZADD', deadlines_key, end_us, item_id)
 end
 redis.call('LPUSH', recent_key, event)
 -- As text: a client may take large numbers of a script for something else.

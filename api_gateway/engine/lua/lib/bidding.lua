@@ -160,7 +160,7 @@ local function accept(user, amount, maximum, bid_id, buys_now)
   if buys_now then
     verdict = buy_now(bid_id, user)
   else
-    if maximum then proxies[user] = F:format(maximum) end
+    if maximum then proxies[user] = maximum end
     verdict = count_in(user, amount, maximum or amount, bid_id)
   end
   accepted_count, bids_counted = accepted_count + 1, bids_counted + 1
@@ -257,7 +257,7 @@ local function count_bids()
   end
   for index, before in ipairs(redis.call('HMGET', bidders_key, unpack(users))) do
     local user = users[index]
-    counts[2 * index - 1], counts[2 * index] = user, F:format((tonumber(before) or 0) + bidders[user])
+    counts[2 * index - 1], counts[2 * index] = user, (tonumber(before) or 0) + bidders[user]
   end
   redis.call('HSET', bidders_key, unpack(counts))
 end
