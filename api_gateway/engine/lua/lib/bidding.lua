@@ -22,18 +22,18 @@ local function placed(bid_id, user, kind, amount, previous)
   else
     shown, shown_seq = amount, seq + 1
   end
-  event('bid', string.format('"bid_id":"%s","user_id":"%s","kind":"%s","amount":%d,"previous_bid":%d,',
-    bid_id, user, kind, amount, previous))
+  event('bid', '"bid_id":"' .. bid_id .. '","user_id":"' .. user .. '","kind":"' .. kind .. '","amount":' .. text[amount]
+    .. ',"previous_bid":' .. text[previous] .. ',')
 end
 
 local function accepted(mark, bid_id, at_seq, yours, leads, kind)
-  return string.format('%s|%s|%d|%d|%d|%s|%d|%s|%s|%s|%d', mark, bid_id, at_seq, price, yours,
-    leads and '1' or '0', minimum(), reserve_met and '1' or '0', kind, epoch, now)
+  return mark .. '|' .. bid_id .. '|' .. text[at_seq] .. '|' .. text[price] .. '|' .. text[yours] .. (leads and '|1|' or '|0|')
+    .. text[minimum()] .. (reserve_met and '|1|' or '|0|') .. kind .. '|' .. epoch .. '|' .. text[now]
 end
 
 local function refused(code, user)
-  return string.format('R|%s|%d|%s|%d|%s', code, price, user == leader and '1' or '0', minimum(),
-    reserve_met and '1' or '0')
+  return 'R|' .. code .. '|' .. text[price] .. (user == leader and '|1|' or '|0|') .. text[minimum()]
+    .. (reserve_met and '|1' or '|0')
 end
 
 -- A maximum that reaches an unmet reserve shows the reserve; one below it is shown in full.
@@ -148,9 +148,10 @@ end
 
 -- Remembers an accepted bid for the log; `kind` is 'b' (a bid), 'n' (it bought at once) or 'a' (void.lua).
 local function log_bid(user, amount, maximum, bid_id, kind)
-  logged[#logged + 1] = string.format('%d|%d|%s|%s|%s|%s|%s|%s|%s|%s|0%d%d', accepted_count, shown_seq or seq, bid_id, user,
-    amount and F:format(amount) or '', maximum and F:format(maximum) or '', kind, shown and F:format(shown) or '',
-    answer and F:format(answer) or '', answered_by or '', shown and 1 or 0, answer and 1 or 0)
+  logged[#logged + 1] = text[accepted_count] .. '|' .. text[shown_seq or seq] .. '|' .. bid_id .. '|' .. user .. '|'
+    .. (amount and text[amount] or '') .. '|' .. (maximum and text[maximum] or '') .. '|' .. kind .. '|'
+    .. (shown and text[shown] or '') .. '|' .. (answer and text[answer] or '') .. '|' .. (answered_by or '')
+    .. (shown and '|01' or '|00') .. (answer and '1' or '0')
 end
 
 -- Counts a bid in and remembers it: its maximum, its bidder's number of bids, its line in the log.
