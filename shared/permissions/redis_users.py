@@ -79,8 +79,8 @@ def _in_this_order(*patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(each for some in patterns for each in some))
 
 
-# Redis tries an account's patterns one after the other, for every key of every command of a script. That was a twelfth of
-# what a bid costs Redis, so the keys of each bid come first.
+# Redis tries an account's patterns one after the other, for every key of every command of a script. That was a twelfth
+# of what a bid costs Redis, so the keys of each bid come first.
 _OF_EACH_BID: Final = [
     *_item_keys("item"),
     *_shard_keys("cursors", "outbox"),

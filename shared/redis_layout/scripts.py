@@ -97,21 +97,38 @@ class Script:
         Raises:
             RedisError, OSError, TimeoutError: it is unknown which calls ran. On a cluster: no node can be asked.
         """
-        parts = _parts(calls, together_max, by_shard=isinstance(redis, ClusterClient))
+        parts = parts_of(redis, calls, together_max)
         packed = [joined([calls[at] for at in part]) for part in parts]
-        pipeline: Any = redis.pipeline(transaction=False)
-        for keys, arguments in packed:
-            pipeline.evalsha(self.together.sha, len(keys), *keys, *arguments)
         answers: list[Any] = [None] * len(calls)
-        for part, call, answer in zip(parts, packed, await pipeline.execute(raise_on_error=False), strict=True):
-            if isinstance(answer, NoScriptError):
-                try:
-                    answer = await self.together.run(redis, *call)
-                except ResponseError as error:
-                    answer = error
+        for part, answer in zip(parts, await self.together.run_all(redis, packed), strict=True):
             for at, each in zip(part, repeat(answer) if isinstance(answer, Exception) else answer, strict=False):
                 answers[at] = each
         return answers
+
+    async def run_all(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
+        """Several calls in one round trip, each a command of its own. Returns an answer for each, which may be the
+        error of that command.
+
+        Raises:
+            RedisError, OSError, TimeoutError: it is unknown which calls ran. On a cluster: no node can be asked.
+        """
+        pipeline: Any = redis.pipeline(transaction=False)
+        for keys, arguments in calls:
+            pipeline.evalsha(self.sha, len(keys), *keys, *arguments)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        for at, answer in enumerate(answers):
+            if isinstance(answer, NoScriptError):
+                try:
+                    answers[at] = await self.run(redis, *calls[at])
+                except ResponseError as error:
+                    answers[at] = error
+        return answers
+
+
+def parts_of(redis: Redis, calls: Sequence[Call], together_max: int) -> list[Sequence[int]]:
+    """Which calls, by their indexes, may be one command, for each command: up to ``together_max``, on a cluster of one
+    shard."""
+    return _parts(calls, together_max, by_shard=isinstance(redis, ClusterClient))
 
 
 def _parts(calls: Sequence[Call], together_max: int, *, by_shard: bool) -> list[Sequence[int]]:

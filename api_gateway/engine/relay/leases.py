@@ -2,7 +2,7 @@
 
 Each shard has a lease, so one gateway relays it at a time. The lease keeps the work from being done twice; it is not
 what makes it safe. Publishing an entry twice is harmless, because the entry always has the same Nats-Msg-Id and every
-consumer drops what it knows. What the lease does guard is the cursor, inside ``advance_published.lua``.
+consumer drops what it knows. What the lease does guard is the cursor, inside ``turn.lua``.
 
 A gateway may reach Redis and not NATS. Then it leaves its shards to any gateway that reaches both, and keeps those that
 nobody takes: their items must close in time, with or without NATS. It publishes nothing of a shard that it leaves to

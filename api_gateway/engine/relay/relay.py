@@ -8,17 +8,17 @@ lineage that was published.
 
 A PubAck that says ``duplicate`` is only believed when the message that JetStream has is ours.
 
-A cycle reads what the owned shards have, publishes all of it with many messages in flight, waits for the PubAcks with
-a time limit, and moves each cursor to the last entry whose PubAck and all before it arrived. What failed is read again
-in the next cycle, after a growing pause.
+A turn reads what the owned shards have, publishes all of it with many messages in flight, and waits for the PubAcks
+with a time limit. The next turn moves each cursor to the last entry whose PubAck and all before it arrived, and reads
+on, in one round trip. What failed is read again after a growing pause.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -28,10 +28,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, StreamWentBack, verify
-from api_gateway.engine.relay.leases import Leases
+from api_gateway.engine.relay.leases import Leases, Owned
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.publisher import Publisher
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
 from api_gateway.tracing.entries import EntryTraces
 from shared import names
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
@@ -47,6 +47,20 @@ logger = logging.getLogger(__name__)
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
 _BACKOFF_FIRST_S = 0.1
+
+
+class Settled(NamedTuple):
+    """What the answers of JetStream to one turn say.
+
+    Attributes:
+        reached: by shard, how far its cursor may move.
+        foreign: entries in whose place JetStream has another message.
+        error: why an entry does not count as published; None where all do.
+    """
+
+    reached: dict[str, Advance]
+    foreign: list[InFlight]
+    error: BaseException | None
 
 
 class Relay:
@@ -167,8 +181,7 @@ class Relay:
                 await self._check_stream(jetstream)
                 await self._cycle(jetstream, publisher)
                 backoff.succeeded()
-                self.health.connected = True
-                self.health.last_error = None
+                self._went_well()
             except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
                 heed_cancellation()
                 self._failed("publish", error)
@@ -179,6 +192,10 @@ class Relay:
                 logger.exception("relay: unexpected failure")
                 self._failed("publish", error)
                 await self._back_off(backoff)
+
+    def _went_well(self) -> None:
+        self.health.connected = True
+        self.health.last_error = None
 
     async def _back_off(self, backoff: Backoff) -> None:
         self._dirty.update(self._owned)
@@ -194,43 +211,71 @@ class Relay:
         self.health.connected = self._nats.is_connected
 
     async def _cycle(self, jetstream: JetStreamContext, publisher: Publisher) -> None:
-        """Publish what the noticed shards have, and move their cursors."""
+        """Take turns while the noticed shards have work, until it is time to look at the stream again. A turn moves the
+        cursors of what the one before it has published, reads what comes next, and publishes that."""
+        advances: dict[str, Advance] = {}
+        while shards := self._noticed_shards():
+            in_flight: list[InFlight] = []
+            try:
+                await self._read_and_publish(publisher, shards, advances, in_flight)
+                await self._acknowledged(publisher)
+                await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
+            except BaseException:
+                publisher.give_up()
+                await self._conclude(self._settled(in_flight))
+                raise
+            publisher.give_up()
+            settled = self._settled(in_flight)
+            if settled.error is not None:
+                await self._conclude(settled)
+                raise settled.error
+            # The next turn moves these cursors, in the same round trip with which it reads on.
+            advances = settled.reached
+            self._went_well()
+            if not self._is_stream_checked() or not self._leases.are_certain():
+                # What was acknowledged belongs to the stream that was seen last: the cursors move before the next look.
+                break
+        await self._move_and_read(advances, {}, most=0)
+
+    def _noticed_shards(self) -> dict[str, Owned]:
+        """The shards that may have entries, and nobody else relays; those that must be checked first are left."""
         noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
-        shards = {shard: owned for shard, owned in noticed if owned.is_checked}
         self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
-        if not shards:
-            return
+        return {shard: owned for shard, owned in noticed if owned.is_checked}
+
+    async def _read_and_publish(
+        self,
+        publisher: Publisher,
+        shards: Mapping[str, Owned],
+        advances: Mapping[str, Advance],
+        in_flight: list[InFlight],
+    ) -> None:
+        """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent."""
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
         after = {shard: owned.published for shard, owned in shards.items()}
-        found = await self._scripts.read_outboxes(after, count=most)
+        # Their cursors move in the same step, before their entries are read.
+        after |= {shard: advance.entry for shard, advance in advances.items() if shard in shards}
+        turns = await self._move_and_read(advances, after, most=most)
         if not self._leases.are_certain():
             self._dirty.update(shards)
             self._look.set()
             return
-        in_flight: list[InFlight] = []
-        try:
-            for (shard, owned), (lineage, entries) in zip(shards.items(), found, strict=True):
-                if lineage != owned.lineage:
-                    # 1. The relay pauses. 2. The shard is rebuilt, or Redis fails over. 3. The relay reads on, at its
-                    # old number, in another outbox. It would publish what it read there under the old lineage.
-                    self._leases.forget(shard, owned)
-                    continue
-                if len(entries) == most:
-                    self._has_work(shard)
-                for entry in entries:
-                    if self._owned.get(shard) is not owned or not self._leases.are_certain():
-                        # 1. The relay pauses past its lease. 2. Another one publishes these entries, and the shard is
-                        # rebuilt in another epoch. 3. This relay wakes up with entries that it read before all that.
-                        self._dirty.add(shard)
-                        break
-                    in_flight.append(await self._publish(publisher, shard, owned.lineage, after[shard], entry))
-            await self._acknowledged(publisher)
-            await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
-        finally:
-            publisher.give_up()
-            error = await self._settle(in_flight)
-        if error is not None:
-            raise error
+        for shard, owned in shards.items():
+            _, lineage, entries = turns[shard]
+            if lineage != owned.lineage:
+                # 1. The relay pauses. 2. The shard is rebuilt, or Redis fails over. 3. The relay reads on, at its
+                # old number, in another outbox. It would publish what it read there under the old lineage.
+                self._leases.forget(shard, owned)
+                continue
+            if len(entries) == most:
+                self._has_work(shard)
+            for entry in entries:
+                if self._owned.get(shard) is not owned or not self._leases.are_certain():
+                    # 1. The relay pauses past its lease. 2. Another one publishes these entries, and the shard is
+                    # rebuilt in another epoch. 3. This relay wakes up with entries that it read before all that.
+                    self._dirty.add(shard)
+                    break
+                in_flight.append(await self._publish(publisher, shard, owned.lineage, after[shard], entry))
 
     async def _acknowledged(self, publisher: Publisher) -> None:
         """Wait for the PubAcks, until the time is up or the connection is lost; those still missing then will not
@@ -254,13 +299,12 @@ class Relay:
         await publisher.publish(one, names.message_id(shard, lineage.epoch, entry.n, payload))
         return one
 
-    async def _settle(self, in_flight: list[InFlight]) -> BaseException | None:
-        """Move each shard's cursor past its entries with a PubAck, up to the first without one. Returns the first
-        error."""
+    def _settled(self, in_flight: Sequence[InFlight]) -> Settled:
+        """How far each shard's cursor may move: past its entries with a PubAck, up to the first without one."""
         failures = [published.failure for published in in_flight]
         error: BaseException | None = self._look_for_lost_tail(in_flight)
         if error is not None:
-            return error
+            return Settled({}, [], error)
         reached: dict[str, Advance] = {}
         stuck: set[str] = set()
         foreign: list[InFlight] = []
@@ -277,10 +321,13 @@ class Relay:
                 )
         if reached:
             self._leases.was_answered()
-        await self._advance(reached.values())
-        for published in foreign:
+        return Settled(reached, foreign, error)
+
+    async def _conclude(self, settled: Settled) -> None:
+        """After a failure: move the cursors at once, and close the shards whose entries cannot be published."""
+        await self._move_and_read(settled.reached, {}, most=0)
+        for published in settled.foreign:
             await self._stop(published)
-        return error
 
     def _look_for_lost_tail(self, in_flight: Sequence[InFlight]) -> StreamWentBack | None:
         """Whether the stream has given a number twice. It numbers messages in the order in which they are sent, so then
@@ -300,22 +347,30 @@ class Relay:
             self._highest_seq = seq
         return None
 
-    async def _advance(self, advances: Iterable[Advance]) -> None:
-        advances = list(advances)
-        if not advances:
-            return
-        crash_point("relay.published")
-        moved = await self._scripts.advance_published(advances, token=self._leases.token, stream_id=self._stream_id)
-        crash_point("relay.advanced")
-        for advance, ours in zip(advances, moved, strict=True):
-            owned = self._owned.get(advance.shard)
-            if ours and owned is not None and owned.lineage == advance.lineage:
+    async def _move_and_read(
+        self, advances: Mapping[str, Advance], after: Mapping[str, int], *, most: int
+    ) -> dict[str, Turn]:
+        """Move cursors, and read at most ``most`` entries of each shard after a number. What could not be moved is
+        forgotten, so that it is taken up anew."""
+        if not advances and not after:
+            return {}
+        if advances:
+            crash_point("relay.published")
+        turns = await self._scripts.turn(
+            advances, after, token=self._leases.token, stream_id=self._stream_id, count=most
+        )
+        if advances:
+            crash_point("relay.advanced")
+        for shard, advance in advances.items():
+            is_ours, owned = turns[shard].moved, self._owned.get(shard)
+            if is_ours and owned is not None and owned.lineage == advance.lineage:
                 self.health.entries_published_total += advance.entry - owned.published
                 owned.published = advance.entry
             elif owned is not None:
-                self._leases.forget(advance.shard, owned)
-            if ours and self._on_published is not None:
-                self._on_published(advance.shard, advance.lineage, advance.entry)
+                self._leases.forget(shard, owned)
+            if is_ours and self._on_published is not None:
+                self._on_published(shard, advance.lineage, advance.entry)
+        return turns
 
     async def _stop(self, published: InFlight) -> None:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is
@@ -331,6 +386,11 @@ class Relay:
         )
         self._owned.pop(published.shard, None)
 
+    def _is_stream_checked(self) -> bool:
+        """Whether the stream was looked at lately, and since then no shard was taken up."""
+        is_recent = asyncio.get_running_loop().time() - self._stream_checked_at_s < _CHECK_STREAM_EVERY_S
+        return is_recent and all(owned.is_checked for owned in self._owned.values())
+
     async def _check_stream(self, jetstream: JetStreamContext) -> None:
         """Every few seconds: is it still the stream into which we published? If it lost messages, publish them again.
 
@@ -338,12 +398,11 @@ class Relay:
         sequence below one that was acknowledged, or has given that number out again. Where the archiver misses entries
         that were published, it has left a mark at the shard's cursors (``republish``).
         """
-        now_s = asyncio.get_running_loop().time()
-        owned = dict(self._owned)
-        is_fresh = now_s - self._stream_checked_at_s < _CHECK_STREAM_EVERY_S
-        if is_fresh and all(one.is_checked for one in owned.values()):
+        if self._is_stream_checked():
             self._leases.was_answered()
             return
+        now_s = asyncio.get_running_loop().time()
+        owned = dict(self._owned)
         info = await ensure_stream(jetstream, self._stream_limits)
         self._leases.was_answered()
         self._stream_id = str(info.created)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -14,12 +15,15 @@ from shared.clients.cluster.pipeline import NodeAway
 from shared.redis_layout.cursors import Lineage, decode_lineage
 from shared.redis_layout.keys import cursors_key, lease_key, outbox_key
 from shared.redis_layout.outbox import Entry, decode_script_entries
-from shared.redis_layout.scripts import Call, Script
+from shared.redis_layout.scripts import Call, Script, parts_of
 
 _LUA: Final = Path(__file__).parent / "lua"
 
-_OUTBOXES_TOGETHER: Final = 8
+_OUTBOXES_TOGETHER: Final = 16
 """Outboxes in one reply: Redis has it in memory twice until it is sent."""
+
+_ADVANCES_TOGETHER: Final = 64
+"""Cursors that one command moves, where nothing is read beside it."""
 
 Hold = Literal["keep", "leave", "take"]
 """How a lease is asked for: see ``lease.lua``."""
@@ -37,6 +41,21 @@ class Advance:
     after: int = 0
 
 
+class Turn(NamedTuple):
+    """What a relay's turn at a shard has come to.
+
+    Attributes:
+        moved: whether the cursor is where it was to be moved to, or was further; True where it was to stay.
+        lineage: whose the entries are; None where the shard is lost or closed, or its node cannot be asked and others
+            can.
+        entries: those that come next; none where the cursor could not be moved.
+    """
+
+    moved: bool
+    lineage: Lineage | None
+    entries: list[Entry]
+
+
 class ShardScripts:
     """The scripts on shards, on connections of the pool.
 
@@ -49,9 +68,8 @@ class ShardScripts:
     _stop: Final = Script.read(_LUA / "stop_shard.lua")
     _lease: Final = Script.read(_LUA / "lease.lua")
     _release: Final = Script.read(_LUA / "release.lua")
-    _advance: Final = Script.read(_LUA / "advance_published.lua")
+    _turn: Final = Script.read(_LUA / "turn.lua")
     _rewind: Final = Script.read(_LUA / "rewind_published.lua")
-    _read: Final = Script.read(_LUA / "read_outbox.lua")
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -94,44 +112,65 @@ class ShardScripts:
         """Give leases back where they are still ours."""
         await self._run_each(self._release, [([lease_key(shard)], [token]) for shard in shards])
 
-    async def read_outboxes(self, after: Mapping[str, int], *, count: int) -> list[tuple[Lineage | None, list[Entry]]]:
-        """The entries of each shard after a number, at most ``count``, and their lineage; None where the shard is lost
-        or closed, or its node cannot be asked and others can."""
-        calls = [([outbox_key(shard), cursors_key(shard)], [number, count]) for shard, number in after.items()]
-        found: list[tuple[Lineage | None, list[Entry]]] = []
-        for answer in await self._read.run_each(self._redis, calls, together_max=_OUTBOXES_TOGETHER):
-            if isinstance(answer, NodeAway):
-                found.append((None, []))
-                continue
-            if isinstance(answer, Exception):
-                raise answer
-            run, epoch, entries = answer
-            found.append((decode_lineage((run, epoch)), decode_script_entries(entries)))
-        return found
+    async def turn(
+        self,
+        advances: Mapping[str, Advance],
+        after: Mapping[str, int],
+        *,
+        token: str,
+        stream_id: str,
+        count: int,
+    ) -> dict[str, Turn]:
+        """Move `published` cursors up, and read the entries of shards after a number, at most ``count`` of each. A
+        shard's cursor moves before the shard is read. All of it is one round trip.
 
-    async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
-        """Move `published` cursors up; False where the lease, the epoch or the run is no longer ours, or the cursor is
-        before what was read."""
-        return await self._run_each(
-            self._advance,
-            [
-                (
-                    [lease_key(advance.shard), cursors_key(advance.shard)],
-                    [
-                        token,
-                        str(advance.lineage.epoch),
-                        str(advance.entry),
-                        stream_id,
-                        str(advance.stream_seq),
-                        advance.lineage.run,
-                        str(advance.after),
-                    ],
-                )
-                for advance in advances
-            ],
-        )
+        Args:
+            advances: by shard, where its cursor is to be moved.
+            after: by shard, where its outbox is to be read.
+        """
+        shards = list(dict.fromkeys((*after, *advances)))
+        calls: list[Call] = [
+            (
+                [lease_key(shard), cursors_key(shard), outbox_key(shard)],
+                [*_of_advance(advances.get(shard)), after.get(shard, "")],
+            )
+            for shard in shards
+        ]
+        parts = parts_of(self._redis, calls, _OUTBOXES_TOGETHER if after else _ADVANCES_TOGETHER)
+        commands: list[Call] = [
+            (
+                [key for at in part for key in calls[at][0]],
+                [token, stream_id, count, *(argument for at in part for argument in calls[at][1])],
+            )
+            for part in parts
+        ]
+        found: dict[str, Turn] = {}
+        for part, answer in zip(parts, await self._turn.run_all(self._redis, commands), strict=True):
+            for at, each in zip(part, repeat(answer) if isinstance(answer, Exception) else answer, strict=False):
+                found[shards[at]] = _decoded_turn(each)
+        return found
 
     async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
         """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
         keys = [lease_key(shard), cursors_key(shard)]
         return bool(await self._rewind.run(self._redis, keys, [token, stream_id]))
+
+
+def _of_advance(advance: Advance | None) -> Sequence[str | int]:
+    """What ``turn.lua`` is told of it, in the order of its header."""
+    if advance is None:
+        return "", "", "", "", ""
+    return advance.lineage.epoch, advance.lineage.run, advance.entry, advance.stream_seq, advance.after
+
+
+def _decoded_turn(answer: Any) -> Turn:
+    """
+    Raises:
+        RedisError: the script failed at this shard.
+    """
+    if isinstance(answer, NodeAway):
+        return Turn(False, None, [])
+    if isinstance(answer, Exception):
+        raise answer
+    moved, run, epoch, entries = answer
+    return Turn(bool(moved), decode_lineage((run, epoch)), decode_script_entries(entries))

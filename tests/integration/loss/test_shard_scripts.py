@@ -10,15 +10,16 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from api_gateway.engine.bids.acknowledge import ReplicaAcknowledger
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
 from archival_worker.outbox.cursors import ADVANCE_ARCHIVED
 from archival_worker.outbox.missing_entries import REPUBLISH
 from archival_worker.recovery.closed_shards import CLOSE
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.keys import cursors_key, lease_key, mark_key, opened_key, outbox_key
+from tests.integration.loss.cursor_moves import advance_published
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -55,6 +56,12 @@ async def begin(redis: Redis, shard: str, *, token: str = "mine", **fields: str)
     values = {"epoch": "1", "next": "9", "published": "4", "archived": "2", "run": OURS.run} | fields
     await cast(Any, redis.hset(cursors_key(shard), mapping=cast(Mapping[Any, Any], values)))
     await redis.set(lease_key(shard), token, px=LEASE_MS)
+
+
+async def outbox(redis: Redis, shard: str, *numbers: int) -> None:
+    """Entries with these numbers."""
+    for n in numbers:
+        await redis.xadd(outbox_key(shard), {"item": "lot", "events": "[]"}, id=f"{n}-0")
 
 
 # ---------------------------------------------------------------------- the lease
@@ -123,7 +130,7 @@ async def test_who_has_left_a_lease_moves_nothing_and_may_give_it_back(
     await begin(redis, shard)
     assert await scripts.lease([shard], "mine", LEASE_MS, hold="leave") == [True]
     before = await cursors(redis, shard)
-    assert await scripts.advance_published([Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
+    assert await advance_published(scripts, [Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
     assert not await scripts.rewind_published(shard, token="mine", stream_id="new")
     assert not await scripts.stop_shard(shard, OURS, token="mine")
     assert await cursors(redis, shard) == before
@@ -153,7 +160,7 @@ async def test_only_the_holder_of_the_lease_moves_the_cursor_and_only_of_what_it
     await begin(redis, shard, stream_id="one", stream_seq="70")
     before = await cursors(redis, shard)
     advances = [Advance(shard, lineage, 6, 77)]
-    assert await scripts.advance_published(advances, token=token, stream_id=stream_id) == [moves]
+    assert await advance_published(scripts, advances, token=token, stream_id=stream_id) == [moves]
     moved = {"published": "6", "stream_id": "one", "stream_seq": "77"}
     assert await cursors(redis, shard) == (before | moved if moves else before)
 
@@ -166,7 +173,7 @@ async def test_the_cursor_is_not_moved_past_entries_that_are_behind_what_was_rea
     3. The first one has its lease again, and publishes entry 6. The five are in no stream."""
     await begin(redis, shard, published="4", stream_id="one")
     advance = Advance(shard, OURS, 6, 77, after)
-    assert await scripts.advance_published([advance], token="mine", stream_id="one") == [moves]
+    assert await advance_published(scripts, [advance], token="mine", stream_id="one") == [moves]
     assert (await cursors(redis, shard))["published"] == ("6" if moves else "4")
 
 
@@ -174,7 +181,7 @@ async def test_without_a_lease_nobody_moves_the_cursor(redis: Redis, scripts: Sh
     await begin(redis, shard)
     await redis.delete(lease_key(shard))
     before = await cursors(redis, shard)
-    assert await scripts.advance_published([Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
+    assert await advance_published(scripts, [Advance(shard, OURS, 6, 77)], token="mine", stream_id="") == [False]
     assert not await scripts.rewind_published(shard, token="mine", stream_id="new")
     assert not await scripts.stop_shard(shard, OURS, token="mine")
     assert await cursors(redis, shard) == before
@@ -184,10 +191,66 @@ async def test_the_cursor_never_moves_down(redis: Redis, scripts: ShardScripts, 
     await begin(redis, shard, stream_seq="70")
     before = await cursors(redis, shard)
     for entry in (4, 3):
-        assert await scripts.advance_published([Advance(shard, OURS, entry, 9)], token="mine", stream_id="one") == [
+        assert await advance_published(scripts, [Advance(shard, OURS, entry, 9)], token="mine", stream_id="one") == [
             True
         ]
     assert await cursors(redis, shard) == before
+
+
+async def test_a_turn_moves_the_cursor_and_reads_on(redis: Redis, scripts: ShardScripts, shard: str) -> None:
+    await begin(redis, shard)
+    await outbox(redis, shard, 5, 6, 7, 8, 9)
+    advances = {shard: Advance(shard, OURS, 6, 77, 4)}
+    found = await scripts.turn(advances, {shard: 6}, token="mine", stream_id="one", count=2)
+    assert (found[shard].moved, found[shard].lineage) == (True, OURS)
+    assert [entry.n for entry in found[shard].entries] == [7, 8]
+    assert (await cursors(redis, shard))["published"] == "6"
+
+
+async def test_nothing_is_read_of_a_shard_whose_cursor_may_not_be_moved(
+    redis: Redis, scripts: ShardScripts, shard: str
+) -> None:
+    await begin(redis, shard, token="other")
+    await outbox(redis, shard, 5, 6, 7)
+    advances = {shard: Advance(shard, OURS, 6, 77, 4)}
+    found = await scripts.turn(advances, {shard: 6}, token="mine", stream_id="one", count=9)
+    assert found == {shard: Turn(False, OURS, [])}
+    assert (await cursors(redis, shard))["published"] == "4"
+
+
+async def test_a_turn_at_many_shards_keeps_them_apart(redis: Redis, scripts: ShardScripts, shard: str) -> None:
+    """One moves and is read, one only moves, one is only read, one is another's, and one is lost."""
+    shards = [f"{shard}{number}" for number in range(5)]
+    both, moves, read, foreign, lost = shards
+    for each in (both, moves, read):
+        await begin(redis, each)
+    await begin(redis, foreign, token="other")
+    for each in (both, moves, read, foreign):
+        await outbox(redis, each, 5, 6, 7)
+    advances = {each: Advance(each, OURS, 6, 77, 4) for each in (both, moves, foreign)}
+    after = {both: 6, read: 4, foreign: 6, lost: 0}
+    found = await scripts.turn(advances, after, token="mine", stream_id="one", count=9)
+    assert {each: [entry.n for entry in turn.entries] for each, turn in found.items()} == {
+        both: [7],
+        moves: [],
+        read: [5, 6, 7],
+        foreign: [],
+        lost: [],
+    }
+    assert {each for each, turn in found.items() if not turn.moved} == {foreign}
+    assert {each for each, turn in found.items() if turn.lineage is None} == {lost}
+    published = {each: (await cursors(redis, each)).get("published") for each in shards}
+    assert published == {both: "6", moves: "6", read: "4", foreign: "4", lost: None}
+
+
+async def test_a_step_that_fails_leaves_the_others_their_turn(redis: Redis, scripts: ShardScripts, shard: str) -> None:
+    spoilt, sound = f"{shard}0", f"{shard}1"
+    await begin(redis, sound)
+    await redis.set(cursors_key(spoilt), "no hash")
+    advances = {sound: Advance(sound, OURS, 6, 77, 4)}
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await scripts.turn(advances, {spoilt: 0, sound: 6}, token="mine", stream_id="one", count=9)
+    assert (await cursors(redis, sound))["published"] == "6"
 
 
 async def test_it_goes_back_to_what_is_archived(redis: Redis, scripts: ShardScripts, shard: str) -> None:
@@ -364,7 +427,7 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
         async with full(redis):
             # Those that must: none of these scripts is loaded yet either.
             assert await scripts.lease([shard], "mine", LEASE_MS) == [True]
-            assert await scripts.advance_published([Advance(shard, OURS, 6, 7)], token="mine", stream_id="one") == [
+            assert await advance_published(scripts, [Advance(shard, OURS, 6, 7)], token="mine", stream_id="one") == [
                 True
             ]
             assert await scripts.rewind_published(shard, token="mine", stream_id="two")
@@ -372,7 +435,7 @@ async def test_what_makes_room_works_without_memory(start_stack: StackFactory, s
             keys = [cursors_key(shard), outbox_key(shard), opened_key(shard)]
             assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "7"]) == [5, 1, 2], "not published again"
             again = Advance(shard, Lineage("run-2", 1), 7, 8)
-            assert await scripts.advance_published([again], token="mine", stream_id="two") == [True]
+            assert await advance_published(scripts, [again], token="mine", stream_id="two") == [True]
             assert await ADVANCE_ARCHIVED.run(redis, keys, ["1", "7"]) == [1, 1, 7]
             assert await redis.xlen(outbox_key(shard)) == 2
             assert await REPUBLISH.run(redis, [cursors_key(shard)], []) == 1

@@ -20,6 +20,7 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.keys import cursors_key, item_key, lease_key
+from tests.integration.loss.cursor_moves import advance_published
 from tests.integration.loss.recover_world import assert_being_rebuilt, assert_lost_for_now
 from tests.stack import StackFactory
 from tests.waiting import eventually
@@ -94,7 +95,7 @@ async def test_the_cursor_of_one_stream_is_not_moved_by_another(redis: Redis) ->
 
     async def advance(entry: int, stream_id: str) -> bool:
         advance = Advance(shard, Lineage("", 1), entry, 1)
-        (moved,) = await scripts.advance_published([advance], token="mine", stream_id=stream_id)
+        (moved,) = await advance_published(scripts, [advance], token="mine", stream_id=stream_id)
         return moved
 
     assert await advance(1, "old")

@@ -15,7 +15,7 @@ from nats.js.api import Header
 from api_gateway.engine.relay.in_flight import PubAck
 from api_gateway.engine.relay.options import RelayOptions
 from api_gateway.engine.relay.relay import Relay
-from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts
+from api_gateway.engine.relay.shard_scripts import Advance, Hold, ShardScripts, Turn
 from shared import names
 from shared.clients.nats import NatsLink
 from shared.redis_layout.cursors import Lineage
@@ -97,30 +97,33 @@ class FakeScripts:
         self.holds.append(hold)
         return [shard == SHARD and self.is_ours for shard in shards]
 
-    async def read_outboxes(self, after: Mapping[str, int], *, count: int) -> list[tuple[Lineage | None, list[Entry]]]:
+    async def turn(
+        self, advances: Mapping[str, Advance], after: Mapping[str, int], *, token: str, stream_id: str, count: int
+    ) -> dict[str, Turn]:
+        moved = {shard: self._move(advance, stream_id) for shard, advance in advances.items()}
         cursors = self._redis.cursors
-        found: list[tuple[Lineage | None, list[Entry]]] = []
-        for shard, read in after.items():
-            if shard == SHARD and cursors.epoch is not None:
-                entries = [Entry(n, ITEM, b"[]", None) for n in self._redis.entries if n > read]
-                found.append((Lineage(cursors.run, cursors.epoch), entries[:count]))
-            else:
-                found.append((None, []))
-        self._redis.on_read()
-        return found
-
-    async def advance_published(self, advances: Sequence[Advance], *, token: str, stream_id: str) -> list[bool]:
-        moved: list[bool] = []
-        for advance in advances:
-            if self.refuses or not self._may_move(advance, stream_id):
-                self.refuses = max(0, self.refuses - 1)
-                moved.append(False)
+        turns: dict[str, Turn] = {}
+        for shard in dict.fromkeys((*after, *advances)):
+            is_moved = moved.get(shard, True)
+            if shard != SHARD or cursors.epoch is None:
+                turns[shard] = Turn(is_moved, None, [])
                 continue
-            self._redis.cursors.published = advance.entry
-            self._redis.cursors.stream_id, self._redis.cursors.stream_seq = stream_id, advance.stream_seq
-            moved.append(True)
-        await self.on_moved()
-        return moved
+            asked = shard in after and is_moved
+            entries = [Entry(n, ITEM, b"[]", None) for n in self._redis.entries if asked and n > after[shard]]
+            turns[shard] = Turn(is_moved, Lineage(cursors.run, cursors.epoch), entries[:count])
+        if after:
+            self._redis.on_read()
+        if advances:
+            await self.on_moved()
+        return turns
+
+    def _move(self, advance: Advance, stream_id: str) -> bool:
+        if self.refuses or not self._may_move(advance, stream_id):
+            self.refuses = max(0, self.refuses - 1)
+            return False
+        self._redis.cursors.published = advance.entry
+        self._redis.cursors.stream_id, self._redis.cursors.stream_seq = stream_id, advance.stream_seq
+        return True
 
     def _may_move(self, advance: Advance, stream_id: str) -> bool:
         cursors = self._redis.cursors

@@ -315,12 +315,16 @@ async def test_it_stops_while_pubacks_are_awaited_and_redis_is_away(redis_is_awa
     bench = Bench(1, 2)
     bench.stream.answers = [PubAck(1), None]
 
-    async def refuse(*_: Any, **__: Any) -> list[bool]:
-        raise RedisConnectionError("Connection refused")
+    read = bench.scripts.turn
+
+    async def refuse(advances: Any, *others: Any, **more: Any) -> Any:
+        if advances:
+            raise RedisConnectionError("Connection refused")
+        return await read(advances, *others, **more)
 
     bench.relay._options = RelayOptions(ack_timeout_s=60)
     if redis_is_away:
-        bench.scripts.advance_published = refuse  # type: ignore[method-assign]
+        bench.scripts.turn = refuse  # type: ignore[method-assign]
     task = asyncio.create_task(bench.relay.run())
 
     async def is_waiting() -> bool:

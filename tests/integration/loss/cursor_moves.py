@@ -1,0 +1,15 @@
+"""A relay's turn that only moves cursors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+
+
+async def advance_published(
+    scripts: ShardScripts, advances: Sequence[Advance], *, token: str, stream_id: str
+) -> list[bool]:
+    """Move `published` cursors, one of each shard; whether each is there now."""
+    turns = await scripts.turn({each.shard: each for each in advances}, {}, token=token, stream_id=stream_id, count=0)
+    return [turns[each.shard].moved for each in advances]
