@@ -13,8 +13,8 @@ class RelayOptions:
         lease_ms: how long a shard belongs to a gateway that does not answer; renewed every third of it.
         poll_ms: how often owned shards are looked at without being told, for entries of other gateways whose hint got
             lost.
-        entries_per_shard: entries read from one shard in one cycle (the events of 1 to 256 bids each), at most.
-        entries_per_cycle: entries read in one cycle, which many shards share: what the relay holds in memory when it
+        entries_per_shard: entries read from one shard in one turn (the events of 1 to 256 bids each), at most.
+        entries_per_turn: entries read in one turn, which many shards share: what the relay holds in memory when it
             catches up with everything after NATS was away.
         ack_timeout_s: how long a PubAck may take before the entry is published again.
         backoff_max_s: the longest pause after failures.
@@ -23,7 +23,7 @@ class RelayOptions:
     lease_ms: int = 6_000
     poll_ms: int = 250
     entries_per_shard: int = 128
-    entries_per_cycle: int = 1_024
+    entries_per_turn: int = 1_024
     ack_timeout_s: float = 5.0
     backoff_max_s: float = 1.0
 

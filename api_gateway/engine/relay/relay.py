@@ -16,6 +16,7 @@ on, in one round trip. What failed is read again after a growing pause.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -99,6 +100,7 @@ class Relay:
         self._publisher: Publisher | None = None
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
+        self._look_due_s = 0.0
         self._stream_id = ""
         self._stream_checked_at_s = 0.0
         self._highest_seq = 0
@@ -166,14 +168,12 @@ class Relay:
         return self._jetstream, self._publisher
 
     async def _pump(self) -> None:
-        """Cycle while there is work; otherwise sleep until told or until the next look."""
+        """Work while there is work; otherwise sleep until told or until the next look."""
         backoff = Backoff(first_s=_BACKOFF_FIRST_S, most_s=self._options.backoff_max_s)
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._options.poll_ms / 1_000):
                     await self._wake.wait()
-            except TimeoutError:
-                self._dirty.update(self._owned)
             self._wake.clear()
             try:
                 self._leases.expect_answer()
@@ -181,7 +181,8 @@ class Relay:
                 await self._check_stream(jetstream)
                 await self._cycle(jetstream, publisher)
                 backoff.succeeded()
-                self._went_well()
+                self.health.connected = True
+                self.health.last_error = None
             except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
                 heed_cancellation()
                 self._failed("publish", error)
@@ -192,10 +193,6 @@ class Relay:
                 logger.exception("relay: unexpected failure")
                 self._failed("publish", error)
                 await self._back_off(backoff)
-
-    def _went_well(self) -> None:
-        self.health.connected = True
-        self.health.last_error = None
 
     async def _back_off(self, backoff: Backoff) -> None:
         self._dirty.update(self._owned)
@@ -231,14 +228,21 @@ class Relay:
                 raise settled.error
             # The next turn moves these cursors, in the same round trip with which it reads on.
             advances = settled.reached
-            self._went_well()
-            if not self._is_stream_checked() or not self._leases.are_certain():
-                # What was acknowledged belongs to the stream that was seen last: the cursors move before the next look.
+            # What was acknowledged belongs to the stream that was seen last: the cursors move before the next look. And
+            # after a failure it is known that all is well again only once the cursors have moved.
+            if not self._is_stream_checked() or not self._leases.are_certain() or self.health.last_error is not None:
                 break
         await self._move_and_read(advances, {}, most=0)
 
     def _noticed_shards(self) -> dict[str, Owned]:
-        """The shards that may have entries, and nobody else relays; those that must be checked first are left."""
+        """The shards that may have entries, and nobody else relays; those that must be checked first are left.
+
+        From time to time these are all shards, however busy the relay is: a hint may be lost.
+        """
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._look_due_s:
+            self._dirty.update(self._owned)
+            self._look_due_s = now_s + self._options.poll_ms / 1_000
         noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
         self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
         return {shard: owned for shard, owned in noticed if owned.is_checked}
@@ -251,7 +255,7 @@ class Relay:
         in_flight: list[InFlight],
     ) -> None:
         """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent."""
-        most = min(self._options.entries_per_shard, max(1, self._options.entries_per_cycle // len(shards)))
+        most = min(self._options.entries_per_shard, max(1, self._options.entries_per_turn // len(shards)))
         after = {shard: owned.published for shard, owned in shards.items()}
         # Their cursors move in the same step, before their entries are read.
         after |= {shard: advance.entry for shard, advance in advances.items() if shard in shards}
@@ -362,7 +366,9 @@ class Relay:
         if advances:
             crash_point("relay.advanced")
         for shard, advance in advances.items():
-            is_ours, owned = turns[shard].moved, self._owned.get(shard)
+            if isinstance(turn := turns[shard], Exception):
+                continue
+            is_ours, owned = turn.moved, self._owned.get(shard)
             if is_ours and owned is not None and owned.lineage == advance.lineage:
                 self.health.entries_published_total += advance.entry - owned.published
                 owned.published = advance.entry
@@ -370,7 +376,12 @@ class Relay:
                 self._leases.forget(shard, owned)
             if is_ours and self._on_published is not None:
                 self._on_published(shard, advance.lineage, advance.entry)
-        return turns
+        found: dict[str, Turn] = {}
+        for shard, turn in turns.items():
+            if isinstance(turn, Exception):
+                raise turn
+            found[shard] = turn
+        return found
 
     async def _stop(self, published: InFlight) -> None:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is

@@ -120,9 +120,10 @@ class ShardScripts:
         token: str,
         stream_id: str,
         count: int,
-    ) -> dict[str, Turn]:
+    ) -> dict[str, Turn | Exception]:
         """Move `published` cursors up, and read the entries of shards after a number, at most ``count`` of each. A
-        shard's cursor moves before the shard is read. All of it is one round trip.
+        shard's cursor moves before the shard is read. All of it is one round trip. Where a step fails, its error stands
+        in place of the turn at that shard.
 
         Args:
             advances: by shard, where its cursor is to be moved.
@@ -144,7 +145,7 @@ class ShardScripts:
             )
             for part in parts
         ]
-        found: dict[str, Turn] = {}
+        found: dict[str, Turn | Exception] = {}
         for part, answer in zip(parts, await self._turn.run_all(self._redis, commands), strict=True):
             for at, each in zip(part, repeat(answer) if isinstance(answer, Exception) else answer, strict=False):
                 found[shards[at]] = _decoded_turn(each)
@@ -163,14 +164,10 @@ def _of_advance(advance: Advance | None) -> Sequence[str | int]:
     return advance.lineage.epoch, advance.lineage.run, advance.entry, advance.stream_seq, advance.after
 
 
-def _decoded_turn(answer: Any) -> Turn:
-    """
-    Raises:
-        RedisError: the script failed at this shard.
-    """
+def _decoded_turn(answer: Any) -> Turn | Exception:
     if isinstance(answer, NodeAway):
         return Turn(False, None, [])
     if isinstance(answer, Exception):
-        raise answer
+        return answer
     moved, run, epoch, entries = answer
     return Turn(bool(moved), decode_lineage((run, epoch)), decode_script_entries(entries))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
 
 
 async def advance_published(
@@ -12,4 +12,9 @@ async def advance_published(
 ) -> list[bool]:
     """Move `published` cursors, one of each shard; whether each is there now."""
     turns = await scripts.turn({each.shard: each for each in advances}, {}, token=token, stream_id=stream_id, count=0)
-    return [turns[each.shard].moved for each in advances]
+    moved: list[bool] = []
+    for each in advances:
+        turn = turns[each.shard]
+        assert isinstance(turn, Turn), turn
+        moved.append(turn.moved)
+    return moved

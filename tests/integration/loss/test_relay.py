@@ -48,7 +48,7 @@ async def test_what_many_shards_have_waiting_is_carried_in_bounded_loads(start_s
                 await house.decide(item, 100 * number)
         redis, link = open_redis(stack.urls.redis_url), NatsLink(stack.urls.nats_url, name="relay")
         # A PubAck that a slow disk holds back would divide a cycle.
-        options = RelayOptions(entries_per_shard=3, entries_per_cycle=4, ack_timeout_s=60)
+        options = RelayOptions(entries_per_shard=3, entries_per_turn=4, ack_timeout_s=60)
         relay = Relay(redis, ShardScripts(redis), link, options=options, on_published=moved)
         running = asyncio.create_task(relay.run())
         try:

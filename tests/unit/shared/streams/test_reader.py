@@ -162,4 +162,4 @@ async def test_foreign_messages_are_no_entries_and_count_among_the_newest() -> N
 
 
 def test_more_is_looked_back_at_than_a_relay_may_have_on_its_way() -> None:
-    assert 4 * RelayOptions().entries_per_cycle <= reader.LOOK_BACK_MESSAGES
+    assert 4 * RelayOptions().entries_per_turn <= reader.LOOK_BACK_MESSAGES

@@ -4,12 +4,22 @@ one."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from api_gateway.engine.relay import relay as relay_module
+from api_gateway.engine.relay.leases import Owned
+from api_gateway.engine.relay.options import RelayOptions
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
+from shared import names
+from shared.clients.cluster.client import ClusterClient
+from shared.clients.cluster.pipeline import NodeAway
+from shared.redis_layout.scripts import Call, Script
 from tests.unit.api_gateway.engine.relay.bench import BRIEF_MS, OURS, SHARD, Bench
 from tests.waiting import eventually
 
@@ -89,3 +99,161 @@ async def test_it_does_not_ask_again_and_again_while_the_lease_is_uncertain() ->
         # It looks every 5 ms. Without a pause it would be thousands.
         assert len(turns.asked) - before < 60
         bench.scripts.may_lease.set()
+
+
+async def test_a_shard_that_is_taken_up_meanwhile_is_checked_before_it_is_relayed() -> None:
+    """Its last owner may have published into a stream that is gone."""
+    bench = Bench(1)
+
+    def exchange() -> None:
+        if bench.redis.entries == [1]:
+            bench.redis.entries, bench.stream.created, bench.stream.last_seq = [1, 2], "two", 0
+            bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+            bench.relay.notice(SHARD)
+
+    bench.stream.on_publish = exchange
+    async with bench.running():
+        await bench.reached(2)
+    assert bench.stream.ids[:3] == [1, 1, 2]
+    assert bench.scripts.rewinds == 1
+
+
+async def test_a_shard_that_waits_for_its_check_is_not_forgotten() -> None:
+    """No hint comes, and the next look at all shards is far away."""
+    bench = Bench(1)
+    bench.relay._options = RelayOptions(poll_ms=600_000)
+
+    def exchange() -> None:
+        if bench.redis.entries == [1]:
+            bench.redis.entries = [1, 2]
+            bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+            bench.relay.notice(SHARD)
+
+    bench.stream.on_publish = exchange
+    async with bench.running():
+        await bench.reached(2)
+
+
+async def test_a_cursor_that_another_relay_has_moved_back_is_taken_up_anew() -> None:
+    """Otherwise every move would be refused, for ever."""
+    bench = Bench(1)
+    async with bench.running():
+        await bench.reached(1)
+        bench.redis.cursors.published = 0
+        bench.redis.entries = [1, 2]
+        bench.relay.notice(SHARD)
+        await bench.reached(2)
+    assert bench.stream.ids == [1, 2, 1, 2]
+
+
+async def test_an_answer_that_never_comes_is_not_waited_for_again() -> None:
+    bench = Bench(1)
+    bench.stream.answers = [None]
+    async with bench.running():
+        await bench.reached(1)
+        publisher = bench.relay._publisher
+        assert publisher is not None
+        assert not publisher._waiting
+
+
+async def test_a_shard_whose_hint_was_lost_is_found_however_busy_the_relay_is() -> None:
+    bench = Bench()
+
+    async def keep_busy() -> None:
+        while True:
+            bench.relay._has_work("another")
+            await asyncio.sleep(0)
+
+    async with bench.running():
+        await eventually(lambda: SHARD in bench.relay.owned_shards())
+        busy = asyncio.create_task(keep_busy())
+        await asyncio.sleep(0.02)
+        bench.redis.entries = [1]
+        await bench.reached(1)
+        busy.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await busy
+
+
+async def test_that_cursors_cannot_be_moved_is_told_once_and_until_they_move(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(1)
+    turn, is_away = bench.scripts.turn, True
+    told: list[str | None] = []
+
+    async def refuse(advances: Mapping[str, Any], after: Mapping[str, int], **more: Any) -> Any:
+        if advances and is_away:
+            told.append(bench.relay.health.last_error)
+            raise RedisConnectionError("Connection refused")
+        return await turn(advances, after, **more)
+
+    bench.scripts.turn = refuse  # type: ignore[method-assign]
+    async with bench.running():
+        await eventually(lambda: len(told) > 5)
+        assert told[0] is None
+        assert all(text is not None for text in told[1:])
+        is_away = False
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.last_error is None)
+    assert len([record for record in caplog.records if "Connection refused" in record.message]) == 1
+
+
+async def test_a_shard_that_fails_leaves_the_others_what_was_reached() -> None:
+    bench = Bench(1)
+    turn = bench.scripts.turn
+    broken = next(shard for shard in names.SHARDS if shard != SHARD)
+
+    async def fail(advances: Mapping[str, Any], after: Mapping[str, int], **more: Any) -> Any:
+        found: dict[str, Any] = await turn(advances, after, **more)
+        if advances and not bench.moves:
+            found[broken] = ResponseError("WRONGTYPE")
+        return found
+
+    bench.scripts.turn = fail  # type: ignore[method-assign]
+    async with bench.running():
+        await eventually(lambda: bench.relay.health.failures_total == 1)
+        await eventually(lambda: bench.relay.health.last_error is None)
+    assert bench.moves == [(OURS, 1)]
+    assert bench.stream.ids == [1], "it is not published again"
+
+
+# ------------------------------------------------------------------------------------- how Redis is asked
+
+
+class Asked:
+    """The commands of one turn, in place of Redis; ``answer`` is that of each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Any = None) -> None:
+        self.commands: list[Call] = []
+
+        async def run_all(script: Script, redis: Any, calls: Sequence[Call]) -> list[Any]:
+            self.commands += calls
+            return [answer or [[1, b"run", b"1", []]] * (len(keys) // 3) for keys, _ in calls]
+
+        monkeypatch.setattr(Script, "run_all", run_all)
+
+
+@pytest.mark.parametrize(("reads", "commands"), [(True, 4), (False, 1)])
+async def test_few_outboxes_are_read_by_one_command(
+    monkeypatch: pytest.MonkeyPatch, reads: bool, commands: int
+) -> None:
+    """Their entries may be large, and Redis has a script's reply in memory twice. Cursors alone are small."""
+    asked = Asked(monkeypatch)
+    advances = {shard: Advance(shard, OURS, 1, 1) for shard in names.SHARDS}
+    after = dict.fromkeys(names.SHARDS, 0) if reads else {}
+    found = await ShardScripts(cast(Any, None)).turn(advances, after, token="mine", stream_id="one", count=1)
+    assert list(found) == list(names.SHARDS)
+    assert len(asked.commands) == commands
+
+
+async def test_on_a_cluster_a_command_is_about_one_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    redis = ClusterClient.__new__(ClusterClient)
+    await ShardScripts(redis).turn({}, dict.fromkeys(names.SHARDS, 0), token="mine", stream_id="one", count=1)
+    assert len(asked.commands) == len(names.SHARDS)
+
+
+async def test_nothing_counts_as_moved_where_a_node_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    Asked(monkeypatch, answer=NodeAway("away"))
+    advances = {SHARD: Advance(SHARD, OURS, 1, 1)}
+    found = await ShardScripts(cast(Any, None)).turn(advances, {}, token="mine", stream_id="one", count=1)
+    assert found == {SHARD: Turn(False, None, [])}
