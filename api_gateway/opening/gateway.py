@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 
 from redis.asyncio import Redis
@@ -47,6 +47,7 @@ from api_gateway.identity.access import Access
 from api_gateway.identity.api_keys import ApiKeys
 from api_gateway.identity.revoking import Revoking
 from api_gateway.images.opening import open_images
+from api_gateway.opening.figures import figures
 from api_gateway.ops.hot_items import HotItems
 from api_gateway.ops.parts import Parts, parse_parts
 from api_gateway.own.watch_lists import WatchLists
@@ -58,7 +59,6 @@ from api_gateway.reads.listing import Listing
 from api_gateway.settings import Settings
 from api_gateway.tracing.bids import BidTraces
 from shared.archive_reads.origin import ArchiveOrigin
-from shared.aws.cloudwatch import Gauge, Metric, Total
 from shared.aws.presence import presence
 from shared.clients.cluster.client import ClusterClient
 from shared.clients.nats import NatsLink
@@ -71,7 +71,6 @@ from shared.identity.once import Ration
 from shared.identity.revocations import Revocations
 from shared.identity.settings import Identity, identity_of
 from shared.pacing.buckets import Rate
-from shared.read_cache.cache import ReadCache
 from shared.read_cache.settings import ReadCacheSettings
 from shared.redis_layout.revocations import RevocationStore
 from shared.supervision import Work, in_background, supervised
@@ -229,8 +228,8 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         deciding = supervised(committer.run, "committer", keeps_state=False, may_end=committer.is_closing)
         flusher = asyncio.create_task(deciding, name="committer")
         stack.push_async_callback(_drain, committer, flusher, timeout_s + 1)
-        figures = partial(_figures, committer, relay, shards, reads.cache)
-        await stack.enter_async_context(presence("api_gateway", settings.gateway_port, figures))
+        told = partial(figures, committer, relay, shards, reads.cache)
+        await stack.enter_async_context(presence("api_gateway", settings.gateway_port, told))
         yield Context(
             settings=settings,
             pages=ForeignPages(settings.origins, json_only=settings.auth_mode != "open"),
@@ -308,19 +307,3 @@ async def _drain(committer: Committer, flusher: asyncio.Task[None], within_s: fl
     """Decide the bids that were taken before anything is closed; their events stay in the outbox until relayed."""
     await committer.close()
     await asyncio.wait([flusher], timeout=within_s)
-
-
-async def _figures(committer: Committer, relay: Relay, shards: Shards, cache: ReadCache | None) -> Sequence[Metric]:
-    """The metrics for CloudWatch, where it is used. Every gateway sees the outboxes of all shards."""
-    health = shards.health
-    return (
-        Total("BidsDecided", committer.decided_total),
-        Total("BidsShed", committer.shed_total),
-        Gauge("OutboxEntries", health.backlog_total),
-        Gauge("OutboxLongest", health.backlog_longest),
-        Gauge("ShardsLost", len(health.lost)),
-        Gauge("ItemsLost", health.items_lost),
-        Gauge("RedisNotAdmitted", int(health.not_admitted is not None)),
-        Total("EntriesForeign", relay.health.foreign_total),
-        *(() if cache is None else (Total("CacheGets", cache.stats.gets), Total("CacheLoads", cache.stats.loads))),
-    )
