@@ -83,9 +83,11 @@ class Server:
             address=f"{HOST}:{self.monitor}",
         )
 
-    async def is_well(self) -> bool:
-        """What ECS takes its health from."""
+    async def is_well(self, *, pause_s: int = 2) -> bool:
+        """What ECS takes its health from, with so many seconds between two looks."""
         here = {"run_path": str(self.run), "monitor": f"http://{HOST}:{self.monitor}", "alone_s": "5"}
+        here["pause_s"] = str(pause_s)
+        here["is_current"] = (MODULE / "current.awk").read_text()
         command = local("health_command", **here)
         process = await asyncio.create_subprocess_shell(
             command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
