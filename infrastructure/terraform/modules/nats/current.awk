@@ -16,4 +16,4 @@ BEGIN { LAG_MAX = 100 }
     if (later && (!(group in known) || $2 + 0 < known[group] || committed - $2 > LAG_MAX)) lacks = 1
     known[group] = committed
 }
-END { exit lacks || without_leader > 0 }
+END { exit (lacks || without_leader > 0) }
