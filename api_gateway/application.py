@@ -19,7 +19,7 @@ from api_gateway.door.one_a_turn import OneATurn
 from api_gateway.door.strangers import RefuseStrangers
 from api_gateway.hot_path import HotPath
 from api_gateway.identity.access import check_access
-from api_gateway.opening import open_context
+from api_gateway.opening.gateway import open_context
 from api_gateway.routes import (
     batches,
     bid_sockets,

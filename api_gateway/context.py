@@ -1,4 +1,4 @@
-"""What the routes work with: opened and closed by ``opening.py``, found in the state that every request is given."""
+"""What the routes work with: opened and closed by ``opening``, found in the state that every request is given."""
 
 from __future__ import annotations
 

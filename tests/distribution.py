@@ -31,14 +31,19 @@ _TOGETHER: Final = {
     ),
     "people whom nobody asks": ("test_accessible", "test_room", "test_pages", "test_pressure", "test_foreign_pages"),
 }
-GROUP_OF: Final = {_PAGES.format(name): group for group, names in _TOGETHER.items() for name in names} | {
+_OF_PAGES: Final = {_PAGES.format(name): group for group, names in _TOGETHER.items() for name in names} | {
     "tests/acceptance/test_metrics.py": "people whom nobody asks"
 }
-"""Files of which one process runs all of the same group."""
+# These share a gateway.
+_ACCESS: Final = tuple(f"tests/integration/gateway/identity/test_{name}.py" for name in ("access", "tokens"))
+_RULINGS: Final = tuple(f"tests/integration/gateway/rulings/test_{name}.py" for name in ("rulings", "limits"))
+GROUP_OF: Final = _OF_PAGES | dict.fromkeys(_ACCESS, "who may call what") | dict.fromkeys(_RULINGS, "who may bid")
+"""Files of which one process runs all of the same group. They are neighbours in ``LONGEST``: a fixture for all of
+them is made once."""
 
 # Of about twenty seconds and more, the longest first.
 LONGEST: Final = (
-    *GROUP_OF,
+    *_OF_PAGES,
     "tests/integration/gateway/items/test_lifecycle.py",
     "tests/integration/eviction/test_losses.py",
     "tests/integration/loss/test_what_redis_forgot.py",
@@ -63,7 +68,7 @@ LONGEST: Final = (
     "tests/integration/gateway/identity/test_api_keys.py",
     "tests/integration/chain/test_exports.py",
     "tests/integration/gateway/items/test_images.py",
-    "tests/integration/gateway/rulings/test_rulings.py",
+    *_RULINGS,
     "tests/integration/loss/test_recover_exactly.py",
     "tests/faults/test_memory.py",
     "tests/faults/test_servers.py",
@@ -71,7 +76,7 @@ LONGEST: Final = (
     "tests/integration/cache_node/test_nats_cluster.py",
     "tests/integration/archive/test_missing_entries.py",
     "tests/integration/feed/test_broadcast_service.py",
-    "tests/integration/gateway/identity/test_access.py",
+    *_ACCESS,
     "tests/integration/loss/test_relay.py",
     "tests/integration/gateway/items/test_voids.py",
     "tests/integration/gateway/http/test_one_against_all.py",

@@ -11,9 +11,9 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 
@@ -269,3 +269,20 @@ def keep_short(log: Path) -> None:
         if log.stat().st_size > LOG_BYTES_MAX:
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
+
+
+async def all_or_error(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once. The first error cancels the others, and is raised once they have cleaned up."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    if not tasks:
+        return
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        # Cancel each once and wait as long as it takes: a second cancel would interrupt its clean-up.
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

@@ -16,17 +16,17 @@ import contextlib
 import dataclasses
 import os
 import signal
-import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from infrastructure.local.cache_nodes import cache_specs, wanted_ports
-from infrastructure.local.errors import ProcessFailed, StackError
-from infrastructure.local.processes import Launcher, ManagedProcess, ProcessSpec, launch, log_tail
+from infrastructure.local.errors import StackError
+from infrastructure.local.processes import Launcher, ManagedProcess, ProcessSpec, all_or_error, launch
 from infrastructure.local.remote import require_reachable, without_password
 from infrastructure.local.reporting import Reporter
+from infrastructure.local.servers.migration import migrate
 from infrastructure.local.servers.ports import HOST, Ports, Wanted, free_ports, require_free
 from infrastructure.local.servers.postgres import is_initialised
 from infrastructure.local.servers.private import PrivateServers, are_closed
@@ -36,7 +36,6 @@ from infrastructure.local.services import (
     ACCOUNTS,
     ALL_SERVICES,
     API_GATEWAY,
-    ARCHIVAL_WORKER,
     BROADCAST_SERVICE,
     PORTS_OF,
     PURPOSES,
@@ -59,9 +58,6 @@ from infrastructure.local.state import (
     run_path,
 )
 from shared.permissions.accounts import Account
-
-_MIGRATE_TIMEOUT_S = 120.0
-_LOG_TAIL_LINES = 15
 
 
 class Stack:
@@ -195,7 +191,7 @@ class Stack:
             require_free(self._wanted_ports())
             self._set_phase("starting")
             await self._require_external()
-            await _all_or_error([self._start_server(name) for name in self.servers])
+            await all_or_error([self._start_server(name) for name in self.servers])
             if self._cluster is not None:
                 with self.reporter.step("cluster", self._cluster.url):
                     await self._cluster.form(self.urls.redis_url)
@@ -246,34 +242,9 @@ class Stack:
         await self.stop()
 
     async def migrate(self) -> None:
-        """Bring the schema up to date: `python -m archival_worker migrate`. Raises ProcessFailed."""
-        log = self.data_dir / "logs" / "migrate.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        """Bring the schema up to date. Raises ProcessFailed."""
         with self.reporter.step("schema"):
-            with log.open("wb") as output:
-                child = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    ARCHIVAL_WORKER,
-                    "migrate",
-                    env=self.service_env,
-                    stdout=output,
-                    stderr=output,
-                )
-            try:
-                async with asyncio.timeout(_MIGRATE_TIMEOUT_S):
-                    code = await child.wait()
-            except BaseException as error:
-                child.kill()
-                await child.wait()
-                if isinstance(error, TimeoutError):
-                    reason = f"did not end within {_MIGRATE_TIMEOUT_S:g} s"
-                    raise ProcessFailed("migration", reason, log, log_tail(log, _LOG_TAIL_LINES)) from None
-                raise
-            if code != 0:
-                reason = f"ended with exit code {code}"
-                raise ProcessFailed("migration", reason, log, log_tail(log, _LOG_TAIL_LINES))
+            await migrate(self.service_env, self.log_path("migrate"))
 
     # ------------------------------------------------------------------ one process
 
@@ -394,7 +365,7 @@ class Stack:
 
     async def _start_together(self, specs: list[ProcessSpec]) -> None:
         self._processes |= {spec.name: ManagedProcess(spec, self._launcher) for spec in specs}
-        await _all_or_error([self._bring_up(self._processes[spec.name]) for spec in specs])
+        await all_or_error([self._bring_up(self._processes[spec.name]) for spec in specs])
 
     async def _bring_up(self, process: ManagedProcess) -> None:
         with self.reporter.step(process.spec.name, process.spec.address):
@@ -443,20 +414,3 @@ class Stack:
                 if (process := self._processes.get(name)) is not None and process.pid is not None
             },
         )
-
-
-async def _all_or_error(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all at once. The first error cancels the others, and is raised once they have cleaned up."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    if not tasks:
-        return
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    finally:
-        # Cancel each once and wait as long as it takes: a second cancel would interrupt its clean-up.
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()

@@ -119,6 +119,12 @@ class Person:
     async def bids(self, amount: str) -> None:
         await self._offers("Bid", "Your bid", amount)
 
+    async def takes_the_lead(self, item_id: str, amount: str) -> None:
+        """Opens an item's page and bids there; returns once the page says that this leads."""
+        await self.open_lot(item_id)
+        await self.bids(amount)
+        await self.sees("#standing", "You lead")
+
     async def leaves_maximum(self, amount: str) -> None:
         await self._offers("Leave a maximum", "Your maximum", amount)
 
@@ -151,6 +157,20 @@ class Person:
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
         return wide
+
+    async def has_in_sight(self, element_id: str) -> bool:
+        """Whether the whole height of the element is in the window."""
+        is_in_sight: bool = await self.page.evaluate(
+            """(id) => {
+              const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+              return top >= 0 && bottom <= innerHeight;
+            }""",
+            element_id,
+        )
+        return is_in_sight
+
+    async def scrolls_to(self, y: int) -> None:
+        await self.page.evaluate("(y) => scrollTo({ top: y, behavior: 'instant' })", y)
 
     async def seconds_left(self) -> int:
         units = {"d": 86_400, "h": 3_600, "min": 60, "s": 1}
@@ -202,6 +222,11 @@ class House:
 
     async def create(self, item_id: str, **terms: Any) -> None:
         await self._post("", {"id": item_id, "name": f"Lot {item_id}", "increment": LADDER, **terms}, 201)
+
+    async def create_all(self, *item_ids: str, **terms: Any) -> None:
+        """Items that differ in nothing but their ids."""
+        for item_id in item_ids:
+            await self.create(item_id, **terms)
 
     async def bid(self, item_id: str, user_id: str, **amounts: float) -> Terms:
         return await self._post(f"/{item_id}/bid", {"user_id": user_id, **amounts}, 201)

@@ -131,9 +131,7 @@ async def test_the_catalogue(platform: Stack, house: House, street: Street, size
     await house.create(other, start_price=10, duration_s=500)
     await eventually(lambda: _lists(house, item), seconds=60)
     ada = await looks(street, size, scheme)
-    await ada.open_lot(other)
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead(other, "10")
     # Where nothing is heard any more of the lot's page.
     await ada.open("/favicon.svg")
     heard = len(ada.heard)

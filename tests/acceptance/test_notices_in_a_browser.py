@@ -94,12 +94,9 @@ async def says_nothing_of(person: Person, house: House, other: str, *, here: str
 
 
 async def test_a_lead_that_was_lost_between_two_pages_is_told_once(house: House, street: Street) -> None:
-    for item in ("viol", "rebec"):
-        await house.create(item, start_price=10, duration_s=3600)
+    await house.create_all("viol", "rebec", start_price=10, duration_s=3600)
     ada = await street.person("ada")
-    await ada.open_lot("viol")
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("viol", "10")
     second = Person("ada", await ada.page.context.new_page(), ada.base_url)
     await opens_beside(second, "rebec", "viol")
     await ada.open(ELSEWHERE)
@@ -138,8 +135,7 @@ async def test_a_lead_that_was_lost_between_two_pages_is_told_once(house: House,
 
 
 async def test_a_lead_that_only_the_answer_to_the_bid_has_told_is_remembered(house: House, street: Street) -> None:
-    for item in ("shawm", "crumhorn"):
-        await house.create(item, start_price=10, duration_s=3600)
+    await house.create_all("shawm", "crumhorn", start_price=10, duration_s=3600)
     ada = await street.person("ada")
     await ada.page.route_web_socket(re.compile("/ws"), lambda _socket: None)  # silent
     await ada.open("/items/shawm")
@@ -155,12 +151,9 @@ async def test_a_lead_that_only_the_answer_to_the_bid_has_told_is_remembered(hou
 
 
 async def test_a_notice_whose_lot_cannot_be_read_is_told_by_the_next_page(house: House, street: Street) -> None:
-    for item in ("cittern", "gittern"):
-        await house.create(item, start_price=10, duration_s=3600)
+    await house.create_all("cittern", "gittern", start_price=10, duration_s=3600)
     ada = await street.person("ada")
-    await ada.open_lot("cittern")
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("cittern", "10")
     await opens_beside(ada, "gittern", "cittern")
     refused = asyncio.Event()
 
@@ -207,18 +200,13 @@ async def test_a_lead_of_another_device_that_was_seen_here_is_told_here_when_it_
 
 
 async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Street) -> None:
-    for item in ("clarinet", "bassoon", "oboe"):
-        await house.create(item, start_price=10, duration_s=3600)
+    await house.create_all("clarinet", "bassoon", "oboe", start_price=10, duration_s=3600)
     ada = await street.person("ada", script=NOTICES)
-    await ada.open_lot("bassoon")
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("bassoon", "10")
     await ada.open_lot("oboe")
     await ada.page.get_by_role("button", name="Watch this lot").click()
     heard = len(ada.heard)
-    await ada.open_lot("clarinet")
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("clarinet", "10")
     assert await ada.page.evaluate("asked") == 0, "nobody is asked unasked"
 
     button = ada.page.get_by_role("button", name="Notify me when outbid")
@@ -262,9 +250,7 @@ async def test_the_browser_tells_who_has_asked_for_it(house: House, street: Stre
 async def test_who_says_no_is_told_nothing(house: House, street: Street) -> None:
     await house.create("cornet", start_price=10, duration_s=3600)
     ada = await street.person("ada", script=f"{NOTICES} window.answers = 'denied';")
-    await ada.open_lot("cornet")
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("cornet", "10")
     button = ada.page.get_by_role("button", name="Notify me when outbid")
     await button.click()
     await ada.sees("#notify-note", "Your browser blocks notices from this site.")
@@ -276,12 +262,9 @@ async def test_who_says_no_is_told_nothing(house: House, street: Street) -> None
 
 
 async def test_a_room_has_one_connection(house: House, street: Street) -> None:
-    for item in ("sousaphone", "euphonium"):
-        await house.create(item, start_price=10, duration_s=3600)
+    await house.create_all("sousaphone", "euphonium", start_price=10, duration_s=3600)
     ada = await street.person("ada")
-    await ada.open_lot("sousaphone")
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("sousaphone", "10")
     sockets: list[Any] = []
     ada.page.on("websocket", lambda socket: sockets.append(socket.url))
     await opens_beside(ada, "euphonium", "sousaphone")
@@ -310,20 +293,14 @@ async def test_a_notice_covers_neither_the_price_nor_the_button(
     for item in (here, there):
         await house.create(item, start_price=10, duration_s=3600, description="A long story. " * 40)
     ada = await street.person("ada", size=size)
-    await ada.open_lot(there)
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead(there, "10")
     await opens_beside(ada, here, there)
     await house.bid(there, "bob", amount=20)
     await ada.sees("#outbid", f"You were outbid on Lot {there}")
     for place in (0, 120, 300):
-        await ada.page.evaluate("(y) => scrollTo({ top: y, behavior: 'instant' })", place)
+        await ada.scrolls_to(place)
         for element in ("price", "bid-button"):
-            in_sight = await ada.page.evaluate(
-                "(id) => { const { top, bottom } = document.getElementById(id).getBoundingClientRect();"
-                " return top >= 0 && bottom <= innerHeight; }",
-                element,
-            )
+            in_sight = await ada.has_in_sight(element)
             assert not in_sight or await ada.page.evaluate(_IS_FREE, element), (element, place)
 
 

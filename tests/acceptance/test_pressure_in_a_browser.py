@@ -33,10 +33,6 @@ _CHANGES_IN_2_S = """() => new Promise((resolve) => {
   new MutationObserver(() => { changes += 1; }).observe(document.activeElement, { childList: true, subtree: true });
   setTimeout(() => resolve(changes), 2000);
 })"""
-_IN_SIGHT = """() => ["price", "bid-button"].every((id) => {
-  const { top, bottom } = document.getElementById(id).getBoundingClientRect();
-  return top >= 0 && bottom <= innerHeight;
-})"""
 
 
 @asynccontextmanager
@@ -146,8 +142,9 @@ async def test_price_and_button_stay_in_sight(house: House, street: Street) -> N
     for width, height in [(740, 360), (1100, 600), (1280, 900), (360, 740), (320, 640)]:
         await ada.page.set_viewport_size({"width": width, "height": height})
         for place in (0, 300) if width > 700 else (0,):
-            await ada.page.evaluate("(y) => scrollTo({ top: y, behavior: 'instant' })", place)
-            assert await ada.page.evaluate(_IN_SIGHT), (width, height, place)
+            await ada.scrolls_to(place)
+            for element in ("price", "bid-button"):
+                assert await ada.has_in_sight(element), (width, height, place, element)
 
 
 async def test_a_bid_by_mistake_is_asked_about(house: House, street: Street) -> None:
@@ -188,12 +185,9 @@ async def test_what_the_page_says_is_never_out_of_date(house: House, street: Str
 
 
 async def test_lots_of_ones_own_are_listed_and_who_is_outbid_is_told(house: House, street: Street) -> None:
-    for item in ("pyrometer", "manometer"):
-        await house.create(item, start_price=10, duration_s=3600)
+    await house.create_all("pyrometer", "manometer", start_price=10, duration_s=3600)
     ada = await street.person("ada")
-    await ada.open_lot("pyrometer")
-    await ada.bids("10")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("pyrometer", "10")
     await ada.open_lot("manometer")
     await ada.page.get_by_role("button", name="Watch this lot").click()
     await eventually(lambda: "pyrometer" in "".join(ada.heard), "the other lot is followed")

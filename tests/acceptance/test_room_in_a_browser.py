@@ -267,9 +267,7 @@ async def test_the_room_says_how_many_watch(house: House, street: Street) -> Non
 async def test_a_bidder_is_told_how_they_stand_in_any_browser(house: House, street: Street) -> None:
     await house.create("lute", start_price=20, duration_s=3600)
     ada = await street.person("ada")
-    await ada.open_lot("lute")
-    await ada.bids("20")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("lute", "20")
     # Her other browser does not know of the bid; only the private channel can tell it.
     elsewhere = await street.person("ada", size=PHONE)
     await house.bid("lute", "bob", amount=30)
@@ -300,9 +298,7 @@ async def test_without_the_private_channel_the_page_knows_what_it_saw(house: Hou
         await route.fulfill(status=403, content_type="application/problem+json", body='{"code":"IDENTITY_REQUIRED"}')
 
     await ada.page.route("**/api/v1/feed-ticket", refuse)
-    await ada.open_lot("harp")
-    await ada.bids("20")
-    await ada.sees("#standing", "You lead")
+    await ada.takes_the_lead("harp", "20")
     await house.bid("harp", "bob", amount=30)
     await ada.sees("#standing", "You were outbid")
     await ada.reload_lot()

@@ -4,6 +4,7 @@
 `gateway_stack`, `http`, `redis`: a gateway and an archiver of one file, for tests that run in the file's event loop
 (`pytest.mark.asyncio(loop_scope="module")`). Use item ids of your own.
 `feed_stack`: Redis, NATS and a broadcaster of one file; `house`: who opens items there and bids, without a gateway.
+`endpoint`: the address of an emulator of AWS, of one file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from redis.asyncio import Redis
 from infrastructure.local.services import API_GATEWAY, ARCHIVAL_WORKER
 from infrastructure.local.stack import Stack
 from tests.integration.archive.archive_world import World, new_world
+from tests.integration.aws.aws_world import emulator
 from tests.integration.feed.feed_world import AuctionHouse, running_feed
 from tests.stack import StackFactory, running_stack
 
@@ -68,3 +70,9 @@ def feed_stack(postgres_url: str) -> Iterator[Stack]:
 async def house(feed_stack: Stack) -> AsyncIterator[AuctionHouse]:
     async with AuctionHouse.at(feed_stack.urls.redis_url, feed_stack.urls.nats_url) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with emulator() as address:
+        yield address

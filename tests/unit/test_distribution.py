@@ -26,6 +26,13 @@ def test_all_tests_of_the_pages_are_in_a_group() -> None:
     assert files <= GROUP_OF.keys()
 
 
+def test_files_of_a_group_are_neighbours() -> None:
+    """A fixture of a package ends where a file of another package comes in between."""
+    for group in set(GROUP_OF.values()):
+        places = sorted(LONGEST.index(name) for name in GROUP_OF if GROUP_OF[name] == group)
+        assert places == list(range(places[0], places[0] + len(places))), group
+
+
 def test_a_file_that_is_gone_is_missed() -> None:
     sort([], ROOT)
     with pytest.raises(pytest.UsageError, match=LONGEST[0]):

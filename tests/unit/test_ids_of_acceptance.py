@@ -17,6 +17,8 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "acceptance"
 PLATFORM_OF = {"house": "platform", "known": "guarded"}
 """Who opens an item there, and the fixture with the platform on which they do."""
+CREATES = ("create", "create_all")
+"""The calls that open one item, and several with the same terms."""
 ANYTHING = "*"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -41,16 +43,17 @@ def opened(name: str, source: str) -> Iterator[Opened]:
     for function in (node for node in module.body if isinstance(node, Function)):
         filled_in = dict(parameters(function))
         for call in ast.walk(function):
-            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "create"):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in CREATES):
                 continue
             who = call.func.value
             if not (isinstance(who, ast.Name) and who.id in PLATFORM_OF):
                 continue
-            items = set(texts(call.args[0], function, module, filled_in))
             place = f"{name}::{function.name}"
-            assert items, f"{place}: the id {ast.unparse(call.args[0])!r} must be a text, an f-string or one of several"
-            often = bool(filled_in) and not (isinstance(call.args[0], ast.Name) and call.args[0].id in filled_in)
-            yield from (Opened(PLATFORM_OF[who.id], item, place, often) for item in items)
+            for named in call.args if call.func.attr == "create_all" else call.args[:1]:
+                items = set(texts(named, function, module, filled_in))
+                assert items, f"{place}: the id {ast.unparse(named)!r} must be a text, an f-string or one of several"
+                often = bool(filled_in) and not (isinstance(named, ast.Name) and named.id in filled_in)
+                yield from (Opened(PLATFORM_OF[who.id], item, place, often) for item in items)
 
 
 def parameters(function: Function) -> Iterator[tuple[str, list[ast.expr]]]:
@@ -149,6 +152,7 @@ def test_each_item_is_opened_by_one_test() -> None:
         ('await house.create("orrery")', 'await house.create("orrery", start_price=10)'),
         ('await house.create("lamp-light")', 'item = f"lamp-{scheme}"\n    await house.create(item)'),
         ('await house.create("oboe")', 'for item in ("lute", "oboe"):\n        await house.create(item)'),
+        ('await house.create_all("harp", "oboe", start_price=10)', 'await house.create("oboe")'),
         ('await house.create("coin-7")', "await all_of(house.create(f'coin-{n}') for n in range(9))"),
         ('await known.create("lute")', 'here, there = "harp", "lute"\n    await known.create(there)'),
         ('await house.create(f"{scheme}-lamp")', 'await house.create("light-lamp")'),

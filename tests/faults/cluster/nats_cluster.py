@@ -27,7 +27,7 @@ from infrastructure.local.stack import Stack
 from shared.names import STREAM
 from tests.faults.rig.harness import FaultRun
 from tests.faults.rig.proxy import FaultyProxy
-from tests.integration.aws.test_nats_on_fargate import MODULE, SECRETS, rendered
+from tests.integration.aws.nats_servers import MODULE, SECRETS, rendered
 from tests.waiting import eventually
 
 _USER = "bidding"

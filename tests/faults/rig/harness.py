@@ -17,11 +17,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import logging
 import os
-import random
 import secrets
-import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -30,30 +27,23 @@ from typing import Any
 
 import asyncpg
 import httpx2 as httpx
-from nats.js import JetStreamContext
 from redis.asyncio import Redis
 
-from infrastructure.local.errors import ProcessFailed
-from infrastructure.local.servers.ports import HOST, Ports, free_ports
+from infrastructure.local.servers.ports import Ports
 from infrastructure.local.servers.redis_and_nats import AppendFsync
-from infrastructure.local.services import ALL_SERVICES, API_GATEWAY, ARCHIVAL_WORKER, PORTS_OF
+from infrastructure.local.services import ALL_SERVICES, PORTS_OF
 from infrastructure.local.stack import Stack
-from shared.clients.nats import open_nats
-from shared.clients.redis import open_redis
 from shared.names import shard_of
-from shared.permissions.accounts import Account
 from shared.redis_layout.keys import item_key, lease_key, outbox_key
 from tests.faults.clients.operators import Operators
 from tests.faults.clients.wishes import EVERY, Kinds
 from tests.faults.rig.bidders import PAUSE_S, TIMEOUT_S, Bidders, Watcher
 from tests.faults.rig.evidence import evidence, is_archived
+from tests.faults.rig.faults import Faults
 from tests.faults.rig.history import History, Viewer, violations
 from tests.faults.rig.report import REPORTS, Report, current_test
-from tests.preforked import run_forked
 from tests.stack import StackFactory
 from tests.waiting import eventually
-
-logger = logging.getLogger(__name__)
 
 # Short enough for a test to see what a lost answer leads to, and long enough for a disk that is busy with other work;
 # the defaults are 5 s and 3 s.
@@ -65,15 +55,12 @@ _QUICK = {
     "ARCHIVER_HOLES_LOOK_S": "2",
 }
 
-_READY_TIMEOUT_S = 90.0
-_RECOVER_TIMEOUT_S = 180.0
-
 Lines = Callable[[Stack], Awaitable[Mapping[str, Mapping[str, str]]]]
 """Called when the servers run and the services do not; returns what each service gets into its environment."""
 
 
-class FaultRun:
-    """One stack with its crowd. Faults are injected through its methods, so that the timeline knows of them."""
+class FaultRun(Faults):
+    """One stack with its crowd, faults on it, and what everybody has at the end."""
 
     def __init__(
         self,
@@ -90,12 +77,7 @@ class FaultRun:
         operator_pause_s: float = 0.5,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self.stack = stack
-        self.redis_url = stack.urls.redis_url
-        self.nats_url = stack.urls.nats_url
-        self.seed = seed
         self.items = list(items)
-        self.chance = random.Random(seed)
         self.bidders = Bidders(
             [stack.urls.gateway_url],
             items,
@@ -106,6 +88,7 @@ class FaultRun:
             kinds=kinds,
             timeout_s=timeout_s,
         )
+        super().__init__(stack, seed=seed, codes=self.bidders.codes)
         self.operators = Operators(
             self.bidders, items, operators=operators, seed=seed, pause_s=operator_pause_s if operators else 0
         )
@@ -119,86 +102,15 @@ class FaultRun:
         self.wall_offset_s: float | None = time.time() - time.monotonic()
         """What to add to this process's clock to get that of Redis; None for a run that moves the clock of Redis."""
         self._has_operators = operators > 0
-        self.timeline: list[str] = []
-        self.faults = 0
         self.histories: list[History] = []
         self._of_retired: Counter[str] = Counter()
         self.is_proven = False
-        self._began_s = time.monotonic()
-        for process in stack.processes.values():
-            # A process that starts beside bids at full speed, on a machine that has other work, takes its time.
-            process.spec = dataclasses.replace(process.spec, ready_timeout_s=_READY_TIMEOUT_S)
 
-    # ------------------------------------------------------------------ faults
-
-    def note(self, what: str) -> None:
-        """Write into the timeline."""
-        line = f"{time.monotonic() - self._began_s:8.3f} s  {what}   [{dict(self.bidders.codes)} so far]"
-        self.timeline.append(line)
-        logger.info("%s", line)
-
-    def fault(self, what: str) -> None:
-        """Write a fault into the timeline."""
-        self.faults += 1
-        self.note(what)
+    # ------------------------------------------------------------------ the crowd
 
     def lost(self) -> None:
         """Redis has just lost something: what was decided a moment before may be nowhere any more."""
         self._lost_s.append(time.monotonic())
-
-    def some(self, least: int, most: int) -> int:
-        """A number out of the seed."""
-        return self.chance.randint(least, most)
-
-    async def kill(self, name: str) -> None:
-        """SIGKILL, and wait until the process is gone."""
-        self.fault(f"kill -9 {name}")
-        self.stack.kill(name)
-        assert await self.stack.wait_ended(name)
-
-    async def died(self, name: str, *, within_s: float = 20.0) -> None:
-        """Wait until a process has ended by itself."""
-        assert await self.stack.wait_ended(name, within_s), f"{name} lives on"
-        self.note(f"{name} {self.stack.processes[name].exit_text}")
-
-    async def start(self, name: str) -> None:
-        """Start a process that has ended, and wait until it is ready."""
-        await self.stack.start_process(name)
-        self.note(f"{name} is up again")
-
-    def suspend(self, name: str) -> None:
-        """SIGSTOP."""
-        self.fault(f"SIGSTOP {name}")
-        self.stack.kill(name, signal.SIGSTOP)
-
-    def resume(self, name: str) -> None:
-        """SIGCONT."""
-        self.note(f"SIGCONT {name}")
-        self.stack.kill(name, signal.SIGCONT)
-
-    async def reconfigure(self, name: str, **env: str) -> None:
-        """Restart a service with more in its environment."""
-        await self.stack.stop_process(name)
-        self._set_env(name, {**self.stack.processes[name].spec.env, **env})
-        await self.start(name)
-        self.note(f"{name} runs with {env}")
-
-    async def crash_at(self, name: str, place: str, *, times: int) -> None:
-        """Have a service kill itself when it comes to a crash point for the ``times``-th time; then start it again."""
-        usual = self.stack.processes[name].spec.env
-        await self.stack.stop_process(name)
-        self._set_env(name, {**usual, "CRASH_AT": f"{place}:{times}"})
-        self.fault(f"{name} starts with CRASH_AT={place}:{times}")
-        # Under load it may be there even before it is seen to be ready.
-        with contextlib.suppress(ProcessFailed):
-            await self.stack.start_process(name)
-        await self.died(name)
-        self._set_env(name, usual)
-        await self.start(name)
-
-    def _set_env(self, name: str, env: Mapping[str, str]) -> None:
-        process = self.stack.processes[name]
-        process.spec = dataclasses.replace(process.spec, env=env)
 
     async def create(self, items: Mapping[str, Mapping[str, Any]], *, gateway: str | None = None) -> None:
         """More items, each with its terms; the judge looks at them too. Bidders do not know of them."""
@@ -249,24 +161,6 @@ class FaultRun:
         for name in ("acknowledged", "lost", "doubled", "hidden"):
             sums[name] += sum(getattr(history, name) for history in self.histories)
         return sums
-
-    async def add_gateway(self, name: str, **env: str) -> str:
-        """One more gateway; returns its URL. Bidders do not know of it yet."""
-        (port,) = free_ports(1)
-        await self.stack.add_service(name, API_GATEWAY, port, {"GATEWAY_PORT": str(port), **env})
-        return f"http://{HOST}:{port}"
-
-    async def recover(self, *options: str) -> tuple[int, str]:
-        """`bidding recover`, as an operator calls it beside the running services; its exit code and what it said."""
-        self.note("recover begins")
-        async with asyncio.timeout(_RECOVER_TIMEOUT_S):
-            env = dict(self.stack.processes[ARCHIVAL_WORKER].spec.env)
-            # The archiver's servers, as another account there: but for those that a fault has put something before.
-            usual, operator = self.stack.env_of(Account.ARCHIVER), self.stack.env_of(Account.OPERATOR)
-            env |= {name: operator[name] for name, url in usual.items() if url != operator[name] and env[name] == url}
-            code, text = await run_forked(ARCHIVAL_WORKER, "recover", *options, env=env)
-        self.note(f"recover ended with {code}: {' / '.join(text.splitlines()[1:])[:600]}")
-        return code, text
 
     # ------------------------------------------------------------------ the end
 
@@ -323,36 +217,6 @@ class FaultRun:
         for name in self.stack.processes.keys() - {*self.stack.servers}:
             self.stack.kill(name)
 
-    # ------------------------------------------------------------------ behind the services' back
-
-    @contextlib.asynccontextmanager
-    async def redis(self) -> AsyncIterator[Redis]:
-        """A connection to the Redis of the stack."""
-        redis = open_redis(self.redis_url, timeout_s=10)
-        try:
-            yield redis
-        finally:
-            await redis.aclose()
-
-    @contextlib.asynccontextmanager
-    async def postgres(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection to the PostgreSQL of the stack that may always write."""
-        url = self.stack.urls.postgres_url
-        connection = await asyncpg.connect(url, server_settings={"default_transaction_read_only": "off"})
-        try:
-            yield connection
-        finally:
-            await connection.close()
-
-    @contextlib.asynccontextmanager
-    async def jetstream(self) -> AsyncIterator[JetStreamContext]:
-        """JetStream of the stack."""
-        client = await open_nats(self.nats_url, name="faults")
-        try:
-            yield client.jetstream()
-        finally:
-            await client.close()
-
     @property
     def outboxes(self) -> list[str]:
         """The outboxes of all items, each once."""
@@ -362,14 +226,6 @@ class FaultRun:
     def leases(self) -> list[str]:
         """The leases of all items' shards, each once."""
         return sorted({lease_key(shard_of(item_id)) for item_id in self.items})
-
-    def log(self, name: str) -> str:
-        """What a process has written to its log so far."""
-        return self.stack.log_path(name).read_text(errors="replace")
-
-    def account(self) -> str:
-        """The seed and all that happened, for whoever reads of a failure."""
-        return "\n".join([f"FAULTS_SEED={self.seed} repeats this run. What happened:", *self.timeline])
 
 
 def _report(run: FaultRun, test: str) -> Report:

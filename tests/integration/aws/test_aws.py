@@ -33,7 +33,7 @@ from shared.aws.discovery import Instance, find_servers
 from shared.aws.presence import presence
 from shared.aws.settings import AwsSettings
 from tests.integration.archive.archive_world import new_database
-from tests.integration.aws.aws_world import Registry, emulator, environment_of
+from tests.integration.aws.aws_world import Registry, environment_of
 from tests.stack import StackFactory
 from tests.waiting import eventually
 
@@ -42,12 +42,6 @@ pytest.importorskip("moto")
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with emulator() as address:
-        yield address
 
 
 @pytest.fixture(autouse=True)

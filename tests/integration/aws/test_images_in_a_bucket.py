@@ -17,19 +17,13 @@ from api_gateway.images.errors import StoreAway
 from api_gateway.images.store import UNUSED_KEEP_S
 from infrastructure.local.services import API_GATEWAY
 from shared.aws.clients import ensure_bucket, open_s3
-from tests.integration.aws.aws_world import emulator, environment_of
+from tests.integration.aws.aws_world import environment_of
 from tests.stack import StackFactory
 from tests.unit.api_gateway.images.pictures import png
 
 pytest.importorskip("boto3")
 pytest.importorskip("moto")
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with emulator() as address:
-        yield address
 
 
 @pytest.fixture

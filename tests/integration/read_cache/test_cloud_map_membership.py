@@ -12,19 +12,13 @@ from shared.read_cache.cache import GroupSpec
 from shared.read_cache.membership.cloud_map import CloudMapMembership
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
-from tests.integration.aws.aws_world import Registry, emulator, environment_of
+from tests.integration.aws.aws_world import Registry, environment_of
 from tests.integration.read_cache.cluster_world import Table
 from tests.waiting import eventually
 
 pytest.importorskip("boto3")
 pytest.importorskip("moto")
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    with emulator() as address:
-        yield address
 
 
 @pytest.fixture

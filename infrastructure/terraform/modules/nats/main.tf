@@ -227,10 +227,20 @@ locals {
   # touch the next server. A server that sees no other one, at the first start or after the loss of all, has nobody to catch up
   # with. From then on: does its JetStream work? Not whether the streams have a majority: a server that waits for the others must
   # not be replaced. One whose disk fails stops its JetStream by itself, and is replaced.
+  #
+  # NATS' own /healthz does not answer the first question alone. To it a server is well that has fetched the log of a stream and still
+  # writes the messages in it to its store, however many are left, if only they become fewer; and one that has not yet heard of a
+  # stream's leader. So two looks at /raftz come first: current.awk says what they must show. A single server has no log.
   monitor = "http://127.0.0.1:8222"
   # Routes take a moment; only after so many seconds a server without one is alone.
-  alone_s        = 20
-  has_caught_up  = "[ -e ${local.run_path}/caught-up ] || { wget -q -O /dev/null '${local.monitor}/healthz' && touch ${local.run_path}/caught-up; }"
+  alone_s = 20
+  # Two heartbeats of a stream's leader.
+  pause_s        = 2
+  is_current     = file("${path.module}/current.awk")
+  groups         = "wget -q -O - '${local.monitor}/raftz' && wget -q -O - '${local.monitor}/raftz?acc=$G'"
+  looks          = "first=$(${local.groups}) && sleep ${local.pause_s} && second=$(${local.groups}) && printf %s \"$first later $second\" | awk '${local.is_current}'"
+  is_single      = "! grep -q '^cluster' ${local.run_path}/nats.conf"
+  has_caught_up  = "[ -e ${local.run_path}/caught-up ] || { { ${local.is_single} || { ${local.looks}; }; } && wget -q -O /dev/null '${local.monitor}/healthz' && touch ${local.run_path}/caught-up; }"
   sees_no_other  = "{ [ $(($(date +%s) - $(cat ${local.run_path}/started))) -ge ${local.alone_s} ] && wget -q -O - '${local.monitor}/routez' | grep -q '\"num_routes\": 0'; }"
   works          = "wget -q -O /dev/null '${local.monitor}/healthz?js-enabled-only=true'"
   health_command = "{ ${local.has_caught_up} || ${local.sees_no_other}; } && ${local.works} || exit 1"
@@ -239,7 +249,7 @@ locals {
   health_check = {
     command     = ["CMD-SHELL", local.health_command]
     interval    = 30
-    timeout     = 5
+    timeout     = 10
     retries     = 10
     startPeriod = 300
   }

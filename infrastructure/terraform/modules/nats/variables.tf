@@ -24,7 +24,7 @@ variable "cluster_name" {
 }
 
 variable "image" {
-  description = "Image of NATS with /data, sh, sed and wget; modules/nats/Dockerfile makes it."
+  description = "Image of NATS with /data, sh, awk, sed and wget; modules/nats/Dockerfile makes it."
   type        = string
 }
 

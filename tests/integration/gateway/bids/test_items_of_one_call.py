@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import msgspec
@@ -15,30 +13,14 @@ from api_gateway.engine.bids.batcher import PendingBid
 from api_gateway.engine.bids.scripts import Decided
 from shared.domain.errors import OutcomeUnknown
 from shared.redis_layout.keys import accepted_key, bidders_key, item_key, proxies_key, recent_key, refusals_key
-from tests.integration.gateway.bids.test_verdicts import Lot
+from tests.integration.gateway.bids.lot import Lot, new_lot
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-_numbers = itertools.count(1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A database of its own in the shared server: here whole items are spoilt."""
-    async with Redis.from_url(redis_url.rpartition("/")[0] + "/8", protocol=2) as client:
-        await client.flushdb()
-        yield client
-        await client.flushdb()
-
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def lot(redis: Redis) -> Lot:
-    return Lot(redis, f"lot-{next(_numbers)}")
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def other(redis: Redis) -> Lot:
-    return Lot(redis, f"lot-{next(_numbers)}")
+async def other(own_redis: Redis) -> Lot:
+    return new_lot(own_redis)
 
 
 async def results_of(lot: Lot, *calls: list[PendingBid]) -> list[Decided | Exception]:
@@ -60,17 +42,17 @@ async def each_decided(lot: Lot, *calls: list[PendingBid]) -> list[Decided]:
 
 @pytest.mark.parametrize("older_is", ["first", "last"])
 async def test_an_item_of_the_layout_before_is_asked_for_its_verdicts_beside_any_other(
-    lot: Lot, other: Lot, redis: Redis, older_is: str
+    lot: Lot, other: Lot, own_redis: Redis, older_is: str
 ) -> None:
     """In one call with an item that has no such verdicts. Taken for that one, its bid would be accepted twice."""
     for each in (lot, other):
         await each.open()
         await each.place(each.bid("ada", 10))
     old = "A|old|1|10|10|1|11|1|bid|1|5"
-    await redis.set(f"{{{lot.shard}}}:idem:{lot.item_id}:ada:old", f"20,\n{old}")
-    await cast(Any, redis.hdel(item_key(lot.item_id), "keeps_verdicts"))
+    await own_redis.set(f"{{{lot.shard}}}:idem:{lot.item_id}:ada:old", f"20,\n{old}")
+    await cast(Any, own_redis.hdel(item_key(lot.item_id), "keeps_verdicts"))
     # And what looks like one of the other item, which is too young to have any.
-    await redis.set(f"{{{other.shard}}}:idem:{other.item_id}:ada:new", f"20,\n{old}")
+    await own_redis.set(f"{{{other.shard}}}:idem:{other.item_id}:ada:new", f"20,\n{old}")
     calls = [[lot.bid("ada", 20, bid_id="old")], [other.bid("ada", 20, bid_id="new")]]
     results = await each_decided(lot, *(calls if older_is == "first" else calls[::-1]))
     of_lot, of_other = results if older_is == "first" else results[::-1]

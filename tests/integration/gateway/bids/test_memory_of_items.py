@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from shared.clients.redis import open_redis
 from shared.redis_layout.keys import keys_of_item
-from tests.integration.gateway.bids.test_verdicts import Lot
+from tests.integration.gateway.bids.lot import Lot
 
 pytestmark = pytest.mark.integration
 

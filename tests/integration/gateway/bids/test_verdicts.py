@@ -3,136 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, cast
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 
 from api_gateway.engine.bids.batcher import PendingBid
-from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from api_gateway.engine.bids.scripts import BidScripts, Decided
-from api_gateway.engine.bids.stored import read_verdict
-from api_gateway.engine.creation.new_item import NewItem, created_members
-from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
+from api_gateway.engine.item_scripts import ScriptLimits
 from api_gateway.engine.memory import MemoryWatch
-from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.clients.redis import open_redis
-from shared.domain.auction import Terms
 from shared.domain.errors import OutboxFull, OutcomeUnknown, StateConflict, Unavailable
-from shared.domain.increments import Increment
 from shared.domain.soft_close import SoftClose
-from shared.redis_layout.item_hash import item_fields
 from shared.redis_layout.keys import (
     bidders_key,
     cursors_key,
     deadlines_key,
     item_key,
-    older_refusals_key,
     opened_key,
     outbox_key,
     proxies_key,
     recent_key,
-    refusals_key,
     verdicts_key,
 )
-from shared.redis_layout.limits import VERDICT_KEEP_S
+from tests.integration.gateway.bids.lot import Lot, new_lot
 from tests.tcp import Way, relay, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-_numbers = itertools.count(1)
-SMALL = ScriptLimits(refusals_kept=16, refusals_kept_of_one=4)
-
-
-@dataclass
-class Lot:
-    """One item on a Redis of its own, driven by the scripts alone."""
-
-    redis: Redis
-    item_id: str
-    limits: ScriptLimits = field(default_factory=ScriptLimits)
-
-    def __post_init__(self) -> None:
-        self.shard = names.shard_of(self.item_id)
-        self.items = ItemScripts(self.redis, self.limits)
-        self.shards = ShardScripts(self.redis)
-        self._bids = BidScripts(self.redis, self.limits, timeout_s=10)
-
-    async def open(self, **terms: Any) -> None:
-        length_us = terms.pop("length_us", None)
-        item = Terms(self.item_id, 0, increment=Increment("flat", 1), end_us=length_us, **terms)
-        await self.shards.init_shard(self.shard)
-        answer = await self.items.open_item(
-            self.item_id,
-            start_us=None,
-            end_us=None,
-            length_us=length_us,
-            event_members=created_members(NewItem(item, name="Lot")),
-            fields=item_fields(item, name="Lot", description=""),
-        )
-        assert answer.created
-
-    async def call(self, *bids: PendingBid) -> Decided | Exception:
-        """One call of the script."""
-        try:
-            (result,) = await self._bids.place([list(bids)])
-        finally:
-            await self._bids.close()
-        return result
-
-    async def place(self, *bids: PendingBid) -> list[str]:
-        result = await self.call(*bids)
-        assert isinstance(result, Decided), result
-        return [verdict.decode() for verdict in result.verdicts]
-
-    def bid(self, user: str, amount: int, maximum: int | None = None, *, bid_id: str = "", key: str = "") -> PendingBid:
-        """``bid_id`` from the body, or ``key`` from the header, or neither."""
-        future = PendingVerdict()
-        made = bid_id or f"~test-{next(_numbers):x}"
-        return PendingBid(self.item_id, user, made, amount, maximum, bid_id or key or None, bool(bid_id), future)
-
-    async def placed(self) -> dict[str, int]:
-        """The bids of the outbox and their numbers: those of events, and those that were sealed without one."""
-        found: dict[str, int] = {}
-        entries: Any = await self.redis.xrange(outbox_key(self.shard))
-        for _, fields in entries:
-            if fields[b"item"] == self.item_id.encode():
-                for event in json.loads(fields[b"events"]) + json.loads(fields.get(b"sealed", b"[]")):
-                    found.setdefault(event.get("bid_id"), event["seq"])
-        return found
-
-    async def hash(self, key: str) -> dict[bytes, bytes]:
-        return cast("dict[bytes, bytes]", await cast(Any, self.redis.hgetall(key)))
-
-    async def refusals_kept(self) -> int:
-        kept = 0
-        for key in (refusals_key(self.item_id), older_refusals_key(self.item_id)):
-            kept += sum(1 for name in await self.hash(key) if name.startswith((b"b:", b"h:", b"u:")))
-        return kept
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A database of its own in the shared server: here whole shards are spoilt."""
-    async with Redis.from_url(redis_url.rpartition("/")[0] + "/7", protocol=2) as client:
-        await client.flushdb()
-        yield client
-        await client.flushdb()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def lot(redis: Redis) -> Lot:
-    return Lot(redis, f"lot-{next(_numbers)}")
-
-
-# ------------------------------------------------------------------------------------------------ the order of writes
 
 
 async def _ahead(lot: Lot) -> Callable[[], Awaitable[Any]]:
@@ -253,9 +153,6 @@ async def test_between_its_end_and_its_close_an_item_is_closed_to_operators_too(
     assert await lot.hash(item_key(lot.item_id)) == before
 
 
-# ---------------------------------------------------------------------------------------------------- within one call
-
-
 async def test_two_bids_of_one_call_under_one_key_are_one(lot: Lot) -> None:
     await lot.open()
     verdicts = await lot.place(
@@ -309,188 +206,47 @@ async def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_f
     assert [verdict.partition(b"|")[0] for verdict in told.verdicts] == [b"R"], "bob's bid was accepted, cyd's was not"
 
 
-# ---------------------------------------------------------------------------------------------------------- lifetimes
-
-
-async def ttl(lot: Lot) -> int:
-    return await lot.redis.ttl(verdicts_key(lot.item_id))
-
-
-@pytest.mark.parametrize("length_us", [None, 3_600_000_000])
-async def test_verdicts_stay_while_bids_may_come(lot: Lot, length_us: int | None) -> None:
-    await lot.open(length_us=length_us)
-    await lot.place(lot.bid("ada", 10, bid_id="k"), lot.bid("bob", 11, key="h"))
-    for operation in ("pause", "resume"):
-        await lot.items.transition(cast(Any, operation), lot.item_id, reason="x", by="op")
-        assert await ttl(lot) == -1, "no verdict of an item that may take bids expires"
-    await lot.items.transition("cancel", lot.item_id, reason="x", by="op")
-    assert VERDICT_KEEP_S - 60 < await ttl(lot) <= VERDICT_KEEP_S
-    assert (await lot.place(lot.bid("ada", 10, bid_id="k")))[0].startswith("A|k|1|")
-
-
-@pytest.mark.parametrize(("reserve_price", "status"), [(None, b"sold"), (1_000, b"unsold")])
-async def test_verdicts_stay_for_a_day_after_the_close(lot: Lot, reserve_price: int | None, status: bytes) -> None:
-    await lot.open(length_us=4_000_000, reserve_price=reserve_price)
-    await lot.place(lot.bid("ada", 10, bid_id="k"))
-    assert await ttl(lot) == -1
-    await asyncio.sleep(4.1)
-    (entry,) = await lot.items.advance([lot.item_id])
-    assert isinstance(entry, int)
-    assert entry > 0
-    assert (await lot.hash(item_key(lot.item_id)))[b"status"] == status
-    assert VERDICT_KEEP_S - 60 < await ttl(lot) <= VERDICT_KEEP_S
-
-
-async def test_verdicts_stay_for_a_day_after_the_item_was_bought(lot: Lot) -> None:
-    await lot.open(buy_now_price=500)
-    (verdict,) = await lot.place(lot.bid("ada", 500, bid_id="k"))
-    assert VERDICT_KEEP_S - 60 < await ttl(lot) <= VERDICT_KEEP_S
-    assert await lot.place(lot.bid("ada", 500, bid_id="k")) == [verdict]
-
-
-# ----------------------------------------------------------------------------------------------------------- refusals
-
-
-async def test_one_bidders_refusals_are_bounded_and_drop_nobody_elses(redis: Redis) -> None:
-    lot = Lot(redis, f"lot-{next(_numbers)}", SMALL)
-    await lot.open(start_price=1_000)
-    (accepted,) = await lot.place(lot.bid("ada", 1_000, bid_id="early"))
-    (of_bob,) = await lot.place(lot.bid("bob", 5, bid_id="bob-1"))
-    verdicts = []
-    for number in range(500):
-        verdicts += await lot.place(lot.bid("eve", 5, key=f"eve-{number}"))
-    assert await lot.refusals_kept() <= 1 + SMALL.refusals_kept_of_one / 2
-    await lot.place(lot.bid("ada", 2_000))
-    assert await lot.place(lot.bid("eve", 5, key="eve-499"), lot.bid("eve", 5, key="eve-498")) == verdicts[:-3:-1]
-    assert await lot.place(lot.bid("bob", 5, bid_id="bob-1")) == [of_bob]
-    assert await lot.place(lot.bid("ada", 1_000, bid_id="early")) == [accepted]
-    # One that was dropped is decided anew, by the price of now.
-    (again,) = await lot.place(lot.bid("eve", 5, key="eve-0"))
-    assert again.startswith("R|TOO_LOW|2000|")
-    assert again != verdicts[0]
-    # And other content is no longer another use of the key.
-    (anew,) = await lot.place(lot.bid("eve", 3_000, key="eve-1"))
-    assert anew.startswith("A|")
-
-
-async def test_the_refusals_of_an_item_are_bounded(redis: Redis) -> None:
-    lot = Lot(redis, f"lot-{next(_numbers)}", SMALL)
-    await lot.open(start_price=1_000)
-    (accepted,) = await lot.place(lot.bid("ada", 1_000, bid_id="early"))
-    for number in range(300):
-        await lot.place(lot.bid(f"u{number}", 5, bid_id=f"b-{number}"), lot.bid(f"u{number}", 6, key="same"))
-        assert await lot.refusals_kept() <= SMALL.refusals_kept
-        fields = len(await lot.hash(refusals_key(lot.item_id)))
-        assert fields <= 3 * SMALL.refusals_kept / 2 + 1, "the bookkeeping is bounded too"
-    # The latest are kept, whoever they are of.
-    await lot.place(lot.bid("ada", 2_000))
-    (kept,) = await lot.place(lot.bid("u299", 5, bid_id="b-299"))
-    assert kept.startswith("R|TOO_LOW|1000|")
-    assert await lot.place(lot.bid("x", 5, bid_id="b-299")) == ["K"]
-    assert await lot.place(lot.bid("ada", 1_000, bid_id="early")) == [accepted]
-
-
-async def test_a_flood_of_refused_bids_takes_little_memory(lot: Lot) -> None:
-    """Row 33, with the longest keys and users that there are."""
-    await lot.open(start_price=1_000)
-    (accepted,) = await lot.place(lot.bid("ada", 1_000, bid_id="early"))
-    number = itertools.count(1)
-    for _ in range(150):
-        bids = [lot.bid(f"{n % 7_000:064d}", 5, key=f"{n:0255d}") for n in itertools.islice(number, 200)]
-        assert all(verdict.startswith("R|TOO_LOW") for verdict in await lot.place(*bids))
-    used = 0
-    for key in (refusals_key(lot.item_id), older_refusals_key(lot.item_id)):
-        used += await cast(Any, lot.redis.memory_usage(key, samples=0)) or 0
-        assert 0 < await lot.redis.ttl(key) <= lot.limits.refusals_kept_s
-    assert 10_000 < used < 600_000, used
-    assert await lot.refusals_kept() <= lot.limits.refusals_kept
-    assert await lot.place(lot.bid("ada", 1_000, bid_id="early")) == [accepted]
-    assert [key async for key in lot.redis.scan_iter(f"*:{lot.item_id}*")] != []
-    keys = {key.decode().split(":")[1] async for key in lot.redis.scan_iter(f"*:{lot.item_id}")}
-    assert keys == {"item", "recent", "bidders", "accepted", "verdicts", "refusals", "older-refusals"}
-
-
-async def test_a_refusal_by_the_hour_is_not_kept(lot: Lot) -> None:
-    await lot.open()
-    await lot.items.transition("pause", lot.item_id, reason="x", by="op")
-    assert (await lot.place(lot.bid("ada", 10, bid_id="k")))[0].startswith("R|PAUSED")
-    await lot.items.transition("resume", lot.item_id, reason="x", by="op")
-    assert (await lot.place(lot.bid("ada", 10, bid_id="k")))[0].startswith("A|k|")
-
-
-# ------------------------------------------------------------------------------------------------------- before hashes
-
-
-async def test_verdicts_of_the_layout_before_are_still_answered(lot: Lot) -> None:
-    await lot.open()
-    await lot.place(lot.bid("ada", 10))
-    tag = f"{{{lot.shard}}}"
-    old = b"A|old|1|10|10|1|11|1|bid|1|5"
-    await lot.redis.set(f"{tag}:idem:{lot.item_id}:ada:old", b"10,\n" + old)
-    await lot.redis.set(f"{tag}:keyowner:{lot.item_id}:old", "ada")
-    await cast(Any, lot.redis.hdel(item_key(lot.item_id), "keeps_verdicts"))
-    assert await lot.place(lot.bid("ada", 10, bid_id="old")) == [old.decode()]
-    assert await lot.place(lot.bid("ada", 20, bid_id="old"), lot.bid("bob", 20, bid_id="old")) == ["K", "K"]
-    for user in ("ada", None):
-        stored = await read_verdict(lot.redis, lot.item_id, user, "old")
-        assert stored is not None
-        assert (stored.user_id, stored.line) == ("ada", old)
-    assert await read_verdict(lot.redis, lot.item_id, "bob", "old") is None
-
-
-# ------------------------------------------------------------------------------------------------------------- bounds
-
-
-async def test_the_recent_events_are_bounded(redis: Redis) -> None:
-    lot = Lot(redis, f"lot-{next(_numbers)}", ScriptLimits(recent_events=5))
-    await lot.open()
-    for amount in range(1, 10):
-        await lot.place(lot.bid("ada", amount))
-    recent = await cast(Any, redis.lrange(recent_key(lot.item_id), 0, -1))
-    assert [json.loads(event)["seq"] for event in recent] == [9, 8, 7, 6, 5]
-
-
-async def test_the_outbox_takes_exactly_as_many_entries_as_it_may(redis: Redis) -> None:
-    lot = Lot(redis, f"lot-{next(_numbers)}", ScriptLimits(outbox_entries_max=3))
-    await redis.delete(outbox_key(lot.shard), cursors_key(lot.shard))
+async def test_the_outbox_takes_exactly_as_many_entries_as_it_may(own_redis: Redis) -> None:
+    lot = new_lot(own_redis, ScriptLimits(outbox_entries_max=3))
+    await own_redis.delete(outbox_key(lot.shard), cursors_key(lot.shard))
     await lot.open()
     for amount in (1, 2):
         await lot.place(lot.bid("ada", amount))
     assert isinstance(await lot.call(lot.bid("ada", 3)), OutboxFull)
-    assert await redis.xlen(outbox_key(lot.shard)) == 3
+    assert await own_redis.xlen(outbox_key(lot.shard)) == 3
     with pytest.raises(OutboxFull):
         await lot.items.transition("pause", lot.item_id, reason="x", by="op")
-    neighbour = Lot(redis, next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == lot.shard), lot.limits)
+    neighbour = Lot(own_redis, next(f"x{n}" for n in range(10_000) if names.shard_of(f"x{n}") == lot.shard), lot.limits)
     with pytest.raises(OutboxFull):
         await neighbour.open()
-    assert await redis.xlen(outbox_key(lot.shard)) == 3
-    await cast(Any, redis.hset(cursors_key(lot.shard), "archived", "1"))
+    assert await own_redis.xlen(outbox_key(lot.shard)) == 3
+    await cast(Any, own_redis.hset(cursors_key(lot.shard), "archived", "1"))
     await lot.place(lot.bid("ada", 3))
     assert isinstance(await lot.call(lot.bid("ada", 4)), OutboxFull)
 
 
 async def test_little_room_in_redis_is_told_before_bids_are_refused(
-    redis: Redis, caplog: pytest.LogCaptureFixture
+    own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    watch = MemoryWatch(redis)
+    watch = MemoryWatch(own_redis)
     await watch.look()
     assert watch.shortage is None, "without a bound there is always room"
     used = watch.used_bytes
     try:
-        await redis.config_set("maxmemory", used * 4)
+        await own_redis.config_set("maxmemory", used * 4)
         await watch.look()
         assert watch.shortage is None
-        await redis.config_set("maxmemory", int(used * 1.15))
+        await own_redis.config_set("maxmemory", int(used * 1.15))
         with caplog.at_level(logging.WARNING):
             await watch.look()
             await watch.look()
         assert watch.shortage is not None
         assert "maxmemory" in watch.shortage
         assert [record.levelname for record in caplog.records] == ["ERROR"], "told once, not at every look"
-        await redis.config_set("maxmemory", used * 4)
+        await own_redis.config_set("maxmemory", used * 4)
         with caplog.at_level(logging.WARNING):
             await watch.look()
         assert watch.shortage is None
         assert caplog.records[-1].levelname == "WARNING"
     finally:
-        await redis.config_set("maxmemory", "0")
+        await own_redis.config_set("maxmemory", "0")

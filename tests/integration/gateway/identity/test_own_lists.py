@@ -22,7 +22,7 @@ from infrastructure.local.stack import Stack
 from shared.archive_reads.asking import Asking
 from shared.identity.tokens import Role
 from shared.names import shard_of
-from tests.integration.gateway.identity.test_access import ITEMS, Callers
+from tests.integration.gateway.identity.access_world import ITEMS, Callers
 from tests.stack import StackFactory
 from tests.waiting import eventually
 

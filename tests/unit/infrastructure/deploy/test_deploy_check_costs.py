@@ -162,7 +162,7 @@ def test_the_alarms_look_at_metrics_that_the_services_report() -> None:
     """The names are in three places: where they are reported, where they are watched, and where they are priced."""
     root = TERRAFORM_DIR.parents[1]
     sources = {
-        "gateway": root / "api_gateway" / "opening.py",
+        "gateway": root / "api_gateway" / "opening" / "figures.py",
         "broadcaster": root / "broadcast_service" / "main.py",
         "archiver": root / "archival_worker" / "main.py",
     }
@@ -210,7 +210,7 @@ async def reported() -> dict[str, set[str]]:
         for node in (Node("a", "10.0.0.7:8001"), None):
             context = Context(node, cache, CachedReads(cache, Nothing()), ArchiveCheck(Nothing()), None)
             found[service_name(node)] = {metric.name for metric in await figures(context)}
-    gateway = (TERRAFORM_DIR.parents[1] / "api_gateway" / "opening.py").read_text()
+    gateway = (TERRAFORM_DIR.parents[1] / "api_gateway" / "opening" / "figures.py").read_text()
     found["api_gateway"] = set(re.findall(r'(?:Total|Gauge)\("(Cache\w+)"', gateway))
     return found
 

@@ -11,7 +11,7 @@ from api_gateway.engine.bids.committer import FindCredit
 from api_gateway.engine.bids.scripts import Decided
 from shared.domain.errors import Overloaded, Unavailable
 from shared.redis_layout.verdicts import credit_lacking
-from tests.unit.api_gateway.engine.bids.test_committer import ACCEPTED, LINEAGE, Bench, FakeScripts, bid
+from tests.unit.api_gateway.engine.bids.bench import ACCEPTED, LINEAGE, Bench, FakeScripts, bid
 
 LACKING = b"R|LIMIT_EXCEEDED|100|0|101|1|40|USD"
 BY_ITEM = b"R|LIMIT_EXCEEDED|100|0|101|1"

@@ -1,0 +1,1 @@
+"""What the gateway opens, how the parts are joined, and in which order they are closed."""
