@@ -9,11 +9,13 @@ service as a program.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -23,9 +25,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn
 
 from infrastructure.local.cache_nodes import CACHE_NODE
 from infrastructure.local.processes import Child, ProcessSpec, launch, poll_until
@@ -200,13 +203,91 @@ def _become(request: dict[str, Any], outputs: list[int]) -> None:
     os.dup2(outputs[-1], 2)
     for output in outputs:
         os.close(output)
-    os.environ.clear()
-    os.environ.update(request["env"])
-    time.tzset()
     os.chdir(request["cwd"])
+    _take(request["env"])
+
+
+def _take(environment: Mapping[str, str]) -> None:
+    """Have this environment, as if the process had begun with it."""
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
     for name in PER_PROCESS:
         # In place: what imported a function of the module calls that one, which finds the new values.
         importlib.reload(sys.modules[name])
+
+
+class _Run:
+    """`subprocess.run` of a fork: a command that runs a service to its end runs it by a fork, too."""
+
+    def __init__(self, run: Callable[..., subprocess.CompletedProcess[Any]]) -> None:
+        self._run = run
+
+    def __call__(self, argv: Any, *more: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
+        if (
+            more
+            or options.keys() != {"env"}
+            or tuple(argv[:3]) != (sys.executable, "-P", "-m")
+            or argv[3] not in ALL_SERVICES
+            or _read_at_start(options["env"]) != _read_at_start(os.environ)
+            or threading.active_count() > 1
+        ):
+            return self._run(argv, *more, **options)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            _take(options["env"])
+            _run_and_exit(argv[3:])
+        _, status = os.waitpid(pid, 0)
+        return subprocess.CompletedProcess(argv, os.waitstatus_to_exitcode(status))
+
+
+def _run_and_exit(argv: list[str]) -> NoReturn:
+    """Run the module and end with its exit code. Not by returning: below are the frames of another program."""
+    end = _End()
+    try:
+        end.run(argv)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        end.now()
+        os._exit(1)
+
+
+class _End:
+    """How a fork ends: without taking apart what it has from before it was forked, which would take six times as long
+    as the rest of a short one.
+
+    Threads, handlers of the exit and collected objects have had their turn.
+    """
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+
+    def run(self, argv: list[str]) -> None:
+        sys.argv = argv
+        try:
+            runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+            self._code = 0
+        except SystemExit as ended:
+            self._code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+            raise
+        except Exception:
+            self._code = 1
+            raise
+
+    def now(self) -> None:
+        """End, unless the interpreter itself is to say how, as after an interrupt."""
+        if self._code is None:
+            return
+        gc.collect()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self._code & 0xFF)
 
 
 def load() -> None:
@@ -216,6 +297,11 @@ def load() -> None:
 
 
 def _main(number: int) -> None:
+    end = _End()
+    # The first handler is called last: before it the one that was registered when `logging` was imported.
+    atexit.unregister(logging.shutdown)
+    atexit.register(end.now)
+    atexit.register(logging.shutdown)
     load()
     assert threading.active_count() == 1, "a fork has one thread: no other may hold a lock now"
     gc.collect()
@@ -224,8 +310,8 @@ def _main(number: int) -> None:
     with socket.socket(fileno=number) as requests:
         argv = _serve(requests)
     if argv is not None:
-        sys.argv = argv
-        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+        subprocess.run = _Run(subprocess.run)  # type: ignore[assignment]
+        end.run(argv)
 
 
 if __name__ == "__main__":

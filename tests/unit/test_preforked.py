@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.preforked import PER_PROCESS, run_forked
+from tests.programs import finished
 
 ROOT = Path(__file__).parents[2]
 _OWN = {"secrets", "uuid", "random", "os.environ", "os.getpid", "os.urandom", "time.time", "time.monotonic"}
@@ -72,3 +77,43 @@ async def test_each_fork_loads_anew_what_makes_its_own() -> None:
         "relay.published": 0,
         "archive.committed:1": -signal.SIGKILL,
     }
+
+
+async def test_a_command_that_runs_a_service_to_its_end_forks_it_too(tmp_path: Path) -> None:
+    """And ends as with the program, which would write to its errors how long each import took."""
+    no_export = tmp_path / "lot.jsonl.gz"
+    no_export.write_text("no export")
+    words = ("verify-export", str(no_export))
+    env = os.environ | {"PYTHONPROFILEIMPORTTIME": "1"}
+    code, said = await run_forked("infrastructure.local.cli", *words, env=env)
+    program = (sys.executable, "-P", "-m", "archival_worker", *words)
+    assert (code, said) == await finished(*program)
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "pass",
+        "sys.exit(3)",
+        "sys.exit('a reason')",
+        "raise KeyError('x')",
+        "raise KeyboardInterrupt",
+        "os._exit(4)",
+        "atexit.register(print, 'last'); sys.stdout.write('first; ')",
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('a thread'))).start()",
+        "logging.getLogger().addHandler(logging.handlers.MemoryHandler(9, 99, logging.StreamHandler())); "
+        "logging.critical('kept until the end')",
+        "ring = type('Ring', (), {'__del__': lambda self: print('collected')})(); ring.itself = ring; del ring",
+    ],
+)
+async def test_a_fork_ends_as_the_program_does(end: str) -> None:
+    words = ("tests.unit.ending", end)
+    code, said = await run_forked(*words, env=os.environ)
+    expected_code, expected = await finished(sys.executable, "-P", "-m", *words)
+    assert (code, without_frames(said)) == (expected_code, without_frames(expected))
+
+
+def without_frames(said: str) -> list[str]:
+    """What was said, without the places of errors: a fork was called from others."""
+    return [line for line in said.splitlines() if not line.startswith((" ", "Traceback"))]
