@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -18,6 +19,7 @@ from xdist.remote import Producer
 
 from infrastructure.local.stack import Stack
 from tests import distribution, searching
+from tests.compiling import compile_tests
 from tests.crowds.http_clients import read_authorities_once
 from tests.stack import StackFactory, end_stacks_of_killed_runs, remove_template, running_stack
 
@@ -30,6 +32,11 @@ gc.disable()
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     distribution.sort(items, config.rootpath)
+
+
+def pytest_xdist_setupnodes(config: pytest.Config) -> None:
+    """Before the processes start that run tests."""
+    compile_tests(Path(argument) for argument in config.args if Path(argument).is_dir())
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> distribution.Scheduling | None:

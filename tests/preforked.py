@@ -1,19 +1,21 @@
 """Services of test stacks, and commands, forked from a process that has loaded their libraries already.
 
-A Python service spends three quarters of its start on loading libraries, and a run of the tests starts several hundred.
-Here a process loads them once and forks. Of our own code it loads what is the same in every process: not the modules of
-`PER_PROCESS`, which make something of their own when they are loaded, nor what imports them. What a fork runs is the
-same as after `python -P -m <module>`: a process of its own, in a session of its own, to be killed or suspended like any
-other. A test of the start itself starts the service as a program.
+A Python service spends most of its start on loading libraries and our code, and a run of the tests starts several
+hundred. Here a process loads both once and forks. Each fork loads the modules of `PER_PROCESS` anew, which make
+something of their own when they are loaded. What a fork runs is the same as after `python -P -m <module>`: a process
+of its own, in a session of its own, to be killed or suspended like any other. A test of the start itself starts the
+service as a program.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
 import importlib
 import json
+import logging
 import os
 import runpy
 import signal
@@ -23,9 +25,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn
 
 from infrastructure.local.cache_nodes import CACHE_NODE
 from infrastructure.local.processes import Child, ProcessSpec, launch, poll_until
@@ -51,30 +54,13 @@ _LIBRARIES: Final = (
     "websockets",
 )
 _OURS: Final = (
-    "api_gateway.identity.api_keys",
-    "api_gateway.contract.documented",
-    "api_gateway.engine.bids.voids",
-    "api_gateway.engine.closer",
-    "api_gateway.engine.loss.shards",
-    "api_gateway.engine.relay.publisher",
-    "api_gateway.reads.history",
-    "api_gateway.images.opening",
-    "api_gateway.reads.listing",
-    "api_gateway.changes.new_items",
-    "api_gateway.identity.revoking",
-    "archival_worker.chain.chainer",
-    "archival_worker.chain.exports",
-    "archival_worker.consume.worker",
-    "archival_worker.outbox.missing_entries",
-    "archival_worker.settings",
+    "api_gateway.main",
+    "archival_worker.main",
     "broadcast_service.main",
-    "shared.archive_reads.rebuild_reads",
-    "shared.aws.presence",
-    "shared.clients.postgres",
-    "shared.http.protocols.direct",
+    "cache_node.main",
 )
 PER_PROCESS: Final = {"shared.crash_points"}
-"""Modules that each process must load itself: they read from its environment at which point it is to die."""
+"""Modules that each fork loads anew: they read from its environment at which point it is to die."""
 _REQUEST_BYTES_MAX: Final = 128 * 1024
 _RUN_TIMEOUT_S: Final = 240.0
 # Beginnings of variables that are read when a process starts. A fork begins after that, so it cannot have other ones.
@@ -217,21 +203,105 @@ def _become(request: dict[str, Any], outputs: list[int]) -> None:
     os.dup2(outputs[-1], 2)
     for output in outputs:
         os.close(output)
-    os.environ.clear()
-    os.environ.update(request["env"])
-    time.tzset()
     os.chdir(request["cwd"])
+    _take(request["env"])
+
+
+def _take(environment: Mapping[str, str]) -> None:
+    """Have this environment, as if the process had begun with it."""
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+    for name in PER_PROCESS:
+        # In place: what imported a function of the module calls that one, which finds the new values.
+        importlib.reload(sys.modules[name])
+
+
+class _Run:
+    """`subprocess.run` of a fork: a command that runs a service to its end runs it by a fork, too."""
+
+    def __init__(self, run: Callable[..., subprocess.CompletedProcess[Any]]) -> None:
+        self._run = run
+
+    def __call__(self, argv: Any, *more: Any, **options: Any) -> subprocess.CompletedProcess[Any]:
+        if (
+            more
+            or options.keys() != {"env"}
+            or tuple(argv[:3]) != (sys.executable, "-P", "-m")
+            or argv[3] not in ALL_SERVICES
+            or _read_at_start(options["env"]) != _read_at_start(os.environ)
+            or threading.active_count() > 1
+        ):
+            return self._run(argv, *more, **options)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            _take(options["env"])
+            _run_and_exit(argv[3:])
+        _, status = os.waitpid(pid, 0)
+        return subprocess.CompletedProcess(argv, os.waitstatus_to_exitcode(status))
+
+
+def _run_and_exit(argv: list[str]) -> NoReturn:
+    """Run the module and end with its exit code. Not by returning: below are the frames of another program."""
+    end = _End()
+    try:
+        end.run(argv)
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            sys.stderr.write(f"{ended.code}\n")
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        end.now()
+        os._exit(1)
+
+
+class _End:
+    """How a fork ends: without taking apart what it has from before it was forked, which would take six times as long
+    as the rest of a short one.
+
+    Threads, handlers of the exit and collected objects have had their turn.
+    """
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+
+    def run(self, argv: list[str]) -> None:
+        sys.argv = argv
+        try:
+            runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+            self._code = 0
+        except SystemExit as ended:
+            self._code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+            raise
+        except Exception:
+            self._code = 1
+            raise
+
+    def now(self) -> None:
+        """End, unless the interpreter itself is to say how, as after an interrupt."""
+        if self._code is None:
+            return
+        gc.collect()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self._code & 0xFF)
 
 
 def load() -> None:
-    """Load what is the same in all forks."""
-    for name in (*_LIBRARIES, *_OURS):
+    """Load what forks need."""
+    for name in (*_LIBRARIES, *_OURS, *PER_PROCESS):
         importlib.import_module(name)
-    own = PER_PROCESS.intersection(sys.modules)
-    assert not own, f"one of _OURS imports {', '.join(own)}, which each fork must load itself: take it out"
 
 
 def _main(number: int) -> None:
+    end = _End()
+    # The first handler is called last: before it the one that was registered when `logging` was imported.
+    atexit.unregister(logging.shutdown)
+    atexit.register(end.now)
+    atexit.register(logging.shutdown)
     load()
     assert threading.active_count() == 1, "a fork has one thread: no other may hold a lock now"
     gc.collect()
@@ -240,8 +310,8 @@ def _main(number: int) -> None:
     with socket.socket(fileno=number) as requests:
         argv = _serve(requests)
     if argv is not None:
-        sys.argv = argv
-        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+        subprocess.run = _Run(subprocess.run)  # type: ignore[assignment]
+        end.run(argv)
 
 
 if __name__ == "__main__":

@@ -202,10 +202,21 @@ def _start_mark(name: str) -> str:
 
 def family_of(pid: int) -> list[psutil.Process]:
     """The descendants of a process, not itself: PostgreSQL and pre-forking services have some."""
+    if _is_childless(pid):
+        return []
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
+
+
+def _is_childless(pid: int) -> bool:
+    """Whether Linux says so: psutil would look at every process of the machine."""
+    try:
+        children = [path.read_bytes() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return False
+    return bool(children) and not any(children)
 
 
 async def end_by_force(processes: list[psutil.Process], patience_s: float = 1.0) -> None:

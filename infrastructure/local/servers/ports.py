@@ -9,7 +9,7 @@ import random
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import psutil
@@ -21,6 +21,8 @@ HOST = "127.0.0.1"
 # Below the range from which Linux and macOS take the source ports of outgoing connections (32768 and 49152
 # up), so that a port found free cannot be taken by a client's connection before its server binds it.
 _FREE_RANGE = range(20_000, 32_000)
+# As a rule, so many candidates have enough ports that are free.
+_FIRST = 64
 # How many ports that were given out are kept: far more than servers start at a time.
 _KEPT_MAX = 256
 _kept: deque[tuple[int, socket.socket]] = deque()
@@ -76,7 +78,7 @@ def free_ports(count: int, among: Sequence[int] = _FREE_RANGE) -> list[int]:
     its last 256, and on Linux other processes cannot get them either.
     """
     found: list[int] = []
-    for candidate in random.sample(among, len(among)):
+    for candidate in _at_random(among):
         if len(found) == count:
             break
         with _keeping:
@@ -85,6 +87,15 @@ def free_ports(count: int, among: Sequence[int] = _FREE_RANGE) -> list[int]:
     if len(found) < count:
         raise StackError(f"Found no {count} free ports between {min(among)} and {max(among)}.")
     return found
+
+
+def _at_random(among: Sequence[int]) -> Iterator[int]:
+    """All of them in a random order, which is made for as many as are asked for: there are thousands."""
+    first = random.sample(among, min(_FIRST, len(among)))
+    yield from first
+    rest = [port for port in among if port not in first]
+    random.shuffle(rest)
+    yield from rest
 
 
 def _keep(port: int) -> bool:

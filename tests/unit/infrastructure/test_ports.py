@@ -36,6 +36,14 @@ def test_a_port_that_was_given_out_is_not_given_out_again() -> None:
         free_ports(1, few)
 
 
+def test_the_last_free_port_of_many_is_found() -> None:
+    """It is most likely not among those that are tried first."""
+    given_out = free_ports(120)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    assert free_ports(1, [*given_out, free]) == [free]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port that is kept could not be listened on")
 def test_not_even_to_another_process() -> None:
     few = free_ports(3)

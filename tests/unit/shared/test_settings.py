@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,9 @@ from shared.aliases import AliasSettings
 from shared.aws.settings import AwsSettings
 from shared.clients.nats import StreamLimits
 from shared.read_cache.settings import ReadCacheSettings
-from tests.preforked import launch_service
+from tests.preforked import launch_service, run_forked_apart
 from tests.waiting import eventually
 
-ROOT = Path(__file__).parents[3]
 SERVICES = ("api_gateway", "broadcast_service", "archival_worker")
 SECRET = "0123456789abcdef0123456789abcdef"
 OF_AWS = ("AWS_ENDPOINT_URL", "METRICS_CLOUDWATCH_NAMESPACE", "CLOUD_MAP_SERVICE_ID", "CLOUD_MAP_ADDRESS", "EXPORT_DIR")
@@ -237,22 +235,15 @@ WRONG = {
 }
 
 
-def run(own_folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+async def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run it in the folder in which this process is."""
     inherited = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", *arguments],
-        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
-        cwd=own_folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return await run_forked_apart(*arguments, env={**inherited, **environment})
 
 
 @pytest.mark.parametrize("service", WRONG)
-def test_a_service_says_in_a_line_each_what_is_wrong(service: str, own_folder: Path) -> None:
-    done = run(own_folder, service, **dict.fromkeys(WRONG[service], "Wr0ng"))
+async def test_a_service_says_in_a_line_each_what_is_wrong(service: str, own_folder: Path) -> None:
+    done = await run(service, **dict.fromkeys(WRONG[service], "Wr0ng"))
     assert (done.returncode, done.stdout) == (2, "")
     lines = dict(line.removeprefix("error: ").split(" ", 1) for line in done.stderr.splitlines())
     assert lines.keys() == WRONG[service].keys()
@@ -263,28 +254,28 @@ def test_a_service_says_in_a_line_each_what_is_wrong(service: str, own_folder: P
 
 
 @pytest.mark.parametrize("command", ["migrate", "recover", "dead-letters", "audit"])
-def test_so_do_the_commands(command: str, own_folder: Path) -> None:
+async def test_so_do_the_commands(command: str, own_folder: Path) -> None:
     rest = {"audit": ["lot"], "dead-letters": ["list"]}.get(command, [])
-    done = run(own_folder, "archival_worker", command, *rest, ARCHIVER_PORT="many")
+    done = await run("archival_worker", command, *rest, ARCHIVER_PORT="many")
     assert done.returncode == 2
     assert done.stderr == "error: ARCHIVER_PORT must be a whole number from 0 to 65535\n"
 
 
-def test_settings_that_do_not_fit_together_are_named(own_folder: Path) -> None:
-    done = run(own_folder, "api_gateway", BID_ACK="replica", BID_ACK_TIMEOUT_MS="9000")
+async def test_settings_that_do_not_fit_together_are_named(own_folder: Path) -> None:
+    done = await run("api_gateway", BID_ACK="replica", BID_ACK_TIMEOUT_MS="9000")
     assert done.returncode == 2
     assert done.stderr == "error: BID_ACK_TIMEOUT_MS must be below REDIS_TIMEOUT_MS with BID_ACK=replica\n"
 
 
-def test_a_number_that_is_none_of_those_allowed(own_folder: Path) -> None:
-    done = run(own_folder, "archival_worker", "migrate", NATS_STREAM_REPLICAS="2")
+async def test_a_number_that_is_none_of_those_allowed(own_folder: Path) -> None:
+    done = await run("archival_worker", "migrate", NATS_STREAM_REPLICAS="2")
     assert done.returncode == 2
     assert done.stderr == "error: NATS_STREAM_REPLICAS must be 1, 3 or 5\n"
 
 
-def test_a_file_that_is_no_text_is_named(own_folder: Path) -> None:
+async def test_a_file_that_is_no_text_is_named(own_folder: Path) -> None:
     (own_folder / ".env").write_bytes(b"REDIS_URL=\xff\xfe\n")
-    done = run(own_folder, "broadcast_service")
+    done = await run("broadcast_service")
     assert done.returncode == 2
     assert done.stderr.startswith("error: .env ")
     assert done.stderr.count("\n") == 1

@@ -8,7 +8,6 @@ import asyncio
 import json
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from infrastructure.local.stack import Stack
 from shared.identity.once import put_once
 from shared.redis_layout.keys import REVOCATIONS_KEY
 from tests.integration.feed.test_private_channel import Bidder
+from tests.programs import bidding_apart
 from tests.stack import StackFactory
 from tests.unit.shared.identity.issuing import AUDIENCE, ISSUER, claims, jwk_of, jwks
 from tests.waiting import eventually
@@ -72,13 +72,10 @@ class Service(Callers):
     """A service with an API key, and the command line."""
 
     async def command(self, *arguments: str, redis_url: str | None = None) -> subprocess.CompletedProcess[str]:
-        command = (sys.executable, "-P", "-m", "infrastructure.local.cli", "api-keys", *arguments)
         urls = self.stack.urls
         where = ("--postgres-url", urls.postgres_url, "--redis-url", redis_url or urls.redis_url)
         place = ("--data-dir", str(self.stack.data_dir))
-        return await asyncio.to_thread(
-            subprocess.run, [*command, *place, *where], capture_output=True, text=True, timeout=60
-        )
+        return await bidding_apart("api-keys", *arguments, *place, *where)
 
     async def key(self, user: str) -> str:
         done = await self.command("create", "A service", "--user", user, "--role", "bidder")
