@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -26,11 +28,11 @@ _PAGE_BYTES = 8 * 1024
 # memory is a file for the kernel, no disk that is full denies it, and PostgreSQL may hang where it does not get it.
 _FILE_BYTES = 4 * 1024**2
 
-# Seven rows of 1,160 bytes fill a page to the last 20 bytes: the table grows faster than its indexes, and no page of it
-# has room left.
+# Seven rows of 1,160 bytes, with ids of six letters, fill a page to the last 20 bytes: the table grows faster than its
+# indexes, and no page of it has room left.
 _FILL = """
 INSERT INTO bids (item_id, epoch, seq, bid_id, user_id, amount, previous_bid, kind, leader_id, placed_at)
-SELECT 'filler', 1, n, lpad(n::text, 8, '0'), 'nobody', n, n - 1, 'bid', repeat(md5(n::text), 33), now()
+SELECT $3, 1, n, lpad(n::text, 8, '0'), 'nobody', n, n - 1, 'bid', repeat(md5(n::text), 33), now()
 FROM generate_series($1::bigint, $2::bigint) AS n
 """
 
@@ -84,7 +86,7 @@ async def test_row_28_the_disk_is_full_under_nats(start_stack: StackFactory) -> 
                 await run.bidders.more(run.some(30, 60))
                 disk.fill(but_bytes=32 * 1024)
                 run.fault("the disk of NATS has 32 KB left")
-                await asyncio.gather(_says(run, "nats", "no space left on device"), run.bidders.more(100, within_s=60))
+                await asyncio.gather(_says(run, "nats", "no space left on device"), run.bidders.more(600, within_s=60))
                 await run.bidders.more(run.some(50, 100))
                 await _says(run, API_GATEWAY, "relay: publish: ")
                 disk.make_room()
@@ -108,11 +110,13 @@ async def test_row_28_the_disk_is_full_under_postgresql(start_stack: StackFactor
     async with fault_run(start_stack, data_dir=new_data_dir()) as run, run.postgres() as postgres:
         async with run.bidders.bidding():
             await run.bidders.more(20)
-            await _fill_up_to(postgres, _WAL_SEGMENT_BYTES)
+            for index, part in enumerate(await _parts_of(postgres, run.items)):
+                filler = await _item_in(postgres, part, first_number=index * 1_000)
+                await _fill_up_to(postgres, part, _WAL_SEGMENT_BYTES, filler)
             limit_files(_pid(run, "postgres"), _WAL_SEGMENT_BYTES)
             run.fault("the table of bids cannot grow by more than a page")
             await asyncio.gather(
-                _says(run, ARCHIVAL_WORKER, "could not extend file"), run.bidders.more(100, within_s=60)
+                _says(run, ARCHIVAL_WORKER, "could not extend file"), run.bidders.more(600, within_s=60)
             )
             await run.bidders.more(run.some(30, 60))
             limit_files(_pid(run, "postgres"), -1)
@@ -131,13 +135,42 @@ async def test_row_28_the_disk_is_full_under_postgresql(start_stack: StackFactor
         assert set(run.bidders.codes) == {"ok", "refused"}, run.bidders.codes
 
 
-async def _fill_up_to(postgres: asyncpg.Connection, size: int) -> None:
+async def _parts_of(postgres: asyncpg.Connection, items: Sequence[str]) -> list[str]:
+    """The tables that have the bids of these items; the bids of each item are in one of them."""
+    await eventually(lambda: _have_bids(postgres, items), seconds=60)
+    rows = await postgres.fetch("SELECT DISTINCT tableoid::regclass::text FROM bids WHERE item_id = ANY($1)", items)
+    return [row[0] for row in rows]
+
+
+async def _have_bids(postgres: asyncpg.Connection, items: Sequence[str]) -> bool:
+    found = await postgres.fetchval("SELECT count(DISTINCT item_id) FROM bids WHERE item_id = ANY($1)", items)
+    return bool(found == len(items))
+
+
+async def _fill_up_to(postgres: asyncpg.Connection, part: str, size: int, item_id: str) -> None:
     """Bids of an item that nobody looks at, until the table is a page short of the size."""
     rows = 0
-    while (missing := size - await postgres.fetchval("SELECT pg_relation_size('bids')")) > _PAGE_BYTES:
+    while (
+        missing := size - await postgres.fetchval("SELECT pg_relation_size($1::text::regclass)", part)
+    ) > _PAGE_BYTES:
         more = max(1, missing // _PAGE_BYTES - 3) * 7
-        await postgres.execute(_FILL, rows, rows + more - 1)
+        await postgres.execute(_FILL, rows, rows + more - 1, item_id)
         rows += more
+        assert rows * 1_000 < 2 * size, "these rows are in another table"
+
+
+async def _item_in(postgres: asyncpg.Connection, part: str, *, first_number: int) -> str:
+    """An id whose bids are in this table, of as many letters as ``_FILL`` counts with."""
+    for number in itertools.count(first_number):
+        item_id = f"{number:06d}"
+        transaction = postgres.transaction()
+        await transaction.start()
+        await postgres.execute(_FILL, 0, 0, item_id)
+        found = await postgres.fetchval("SELECT tableoid::regclass::text FROM bids WHERE item_id = $1", item_id)
+        await transaction.rollback()
+        if found == part:
+            return item_id
+    raise AssertionError("an endless count has ended")
 
 
 async def _write_ahead(postgres: asyncpg.Connection) -> None:

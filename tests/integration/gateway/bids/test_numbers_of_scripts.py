@@ -11,7 +11,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from shared.redis_layout.keys import accepted_key, item_key, outbox_key
-from tests.integration.gateway.bids.test_verdicts import Lot
+from tests.integration.gateway.bids.lot import Lot
 
 pytestmark = pytest.mark.integration
 
