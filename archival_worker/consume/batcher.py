@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from math import ceil
+from typing import Final, Generic, TypeVar
 
 M = TypeVar("M")
+
+_PULL_MIN: Final = 100
+"""Where messages have many rows, a pull asks for this many all the same: with fewer, its round trips would count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +24,13 @@ class BatchLimits:
     Attributes:
         rows_max: rows per batch. One message with more than that is a batch of its own.
         linger_s: how long the first message of a batch waits for others, in seconds.
-        pull_messages: messages that one pull asks for. Waiting messages are bounded by this and by twice ``rows_max``
-            rows.
+        pull_messages: the most messages that one pull asks for. Waiting messages are bounded by this and by twice
+            ``rows_max`` rows.
     """
 
     rows_max: int = 5_000
     linger_s: float = 0.020
-    pull_messages: int = 2_000
+    pull_messages: int = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +90,20 @@ class Batcher(Generic[M]):
         self._waiting: deque[_Waiting[M]] = deque()
         self._rows = 0
         self._expected = 0
+        # Messages and rows since the last pull, and how many rows a message had before it.
+        self._came = 0
+        self._came_rows = 0
+        self._rows_each = 1.0
 
     @property
     def waiting(self) -> int:
         """Messages that wait."""
         return len(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a whole batch waits, so that a write comes next, or comes after the pull that is due."""
+        return self._rows >= self._pace.rows
 
     @property
     def pulling(self) -> bool:
@@ -101,6 +114,8 @@ class Batcher(Generic[M]):
         """Keep a message that needs ``rows`` rows. Returns whether there may be something to do now."""
         self._waiting.append(_Waiting(message, rows, now_s))
         self._rows += rows
+        self._came += 1
+        self._came_rows += rows
         self._expected = max(0, self._expected - 1)
         return len(self._waiting) == 1 or self._expected == 0 or self._rows >= self._pace.rows
 
@@ -112,8 +127,7 @@ class Batcher(Generic[M]):
         """What to do now. A pull comes before a write, so that messages arrive while the write is under way."""
         rows_max = self._pace.rows
         if self._expected == 0 and self._rows < 2 * rows_max:
-            # A message has at least one row, so a small batch needs few messages. What waits too long is redelivered.
-            self._expected = min(self._limits.pull_messages, 2 * rows_max)
+            self._expected = self._worth_asking_for(rows_max)
             return Pull(self._expected)
         if not self._waiting:
             return Wait(None)
@@ -121,6 +135,20 @@ class Batcher(Generic[M]):
         if self._rows >= rows_max or now_s >= deadline_s:
             return Write(self._take())
         return Wait(deadline_s)
+
+    def _worth_asking_for(self, rows_max: int) -> int:
+        """How many messages to pull: two batches, or one where one waits already, if their messages have as many rows
+        as the last ones.
+
+        So a busy worker gets one batch with each write. If it got several at once, the first write would wait until all
+        of them are decoded, and later ones would have nothing to decode beside them.
+        """
+        if self._came:
+            self._rows_each = self._came_rows / self._came
+            self._came = self._came_rows = 0
+        worth = ceil((rows_max if self._rows >= rows_max else 2 * rows_max) / self._rows_each)
+        # A message has at least one row, so a small batch needs few messages. What waits too long is redelivered.
+        return min(self._limits.pull_messages, 2 * rows_max, max(_PULL_MIN, worth))
 
     def _take(self) -> list[M]:
         """The longest run of messages from the front that fits into a batch, at least one."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+import msgspec
+
+from archival_worker.store.copy_rows import copy_rows
 from shared import names
 from shared.messages import DecodeError
 from shared.redis_layout.rulings import HOUSES
@@ -30,8 +32,7 @@ class Entry(NamedTuple):
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A message that JetStream delivered.
 
     Attributes:
@@ -42,6 +43,8 @@ class Delivery:
         batch: its events, sealed facts, rulings and acts; None for a poison.
         fault: why it is a poison, else None.
         traces: names the sampled bids whose events it has; empty where it has none. Nothing of it is stored.
+        bid_rows: its bids as :func:`copy_rows` makes them, None where it cannot. Made on arrival, while PostgreSQL
+            works on the batch before.
     """
 
     subject: str
@@ -51,6 +54,7 @@ class Delivery:
     batch: SealedBatch | None
     fault: str | None = None
     traces: str = ""
+    bid_rows: bytes | None = b""
 
     @property
     def rows(self) -> int:
@@ -69,7 +73,7 @@ class Delivery:
 
     def as_poison(self, fault: str) -> Delivery:
         """The same message as a poison. It keeps its place in the outbox: a poison must not hold up the watermark."""
-        return replace(self, batch=None, fault=fault[:_FAULT_TEXT_MAX])
+        return msgspec.structs.replace(self, batch=None, fault=fault[:_FAULT_TEXT_MAX], bid_rows=b"")
 
 
 def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None, traces: str = "") -> Delivery:
@@ -89,7 +93,7 @@ def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None,
     if fault is not None:
         counted = entry if _is_entry(entry) else _entry_of(message_id)
         return _poison(subject, data, reply, counted, fault)
-    return Delivery(subject, data, reply, entry, batch, traces=traces)
+    return Delivery(subject, data, reply, entry, batch, None, traces, copy_rows(batch.item_id, batch.events))
 
 
 def _poison(subject: str, data: bytes, reply: str, entry: Entry | None, fault: str) -> Delivery:
@@ -130,6 +134,6 @@ def _fault_of(batch: SealedBatch) -> str | None:
     for at, event in enumerate(events, start=seq):
         if event.item_id != item_id:
             return f"an event of item {event.item_id[:80]!r} in a message of item {item_id}"
-        if event.epoch != epoch or event.seq != at:
+        if event.seq != at or event.epoch != epoch:
             return f"event {event.epoch}:{event.seq} where {epoch}:{at} was due"
     return None

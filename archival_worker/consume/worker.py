@@ -55,6 +55,47 @@ def _to_nobody(item_ids: Iterable[str]) -> None:
     return
 
 
+class _LatePull:
+    """A pull that is made in the middle of a write: when PostgreSQL has all bids of the batch and works on them.
+
+    The next batch then arrives, and is decoded, while the worker waits for that. If the pull came first, the messages
+    would be there during the short statements before, each of which would wait for the decoding of some of them, with
+    PostgreSQL idle; and there would be nothing to do during the long one.
+
+    When the context is left, it has been made, or the batcher knows that it was not: the write had no such moment, or
+    failed before it.
+    """
+
+    def __init__(self, source: Puller, batcher: Batcher[Delivery], messages: int) -> None:
+        self._source = source
+        self._batcher = batcher
+        self._messages = messages
+        self._is_made = False
+
+    async def make(self) -> None:
+        """Ask the stream, unless that was done. Raises nothing: a stream that is away must not undo what PostgreSQL
+        can store. The worker's next look at the stream finds that out."""
+        if self._is_made:
+            return
+        self._is_made = True
+        try:
+            await self._source.pull(self._messages)
+        except StreamUnavailable as error:
+            logger.debug("no pull during the write: %s", error)
+            self._batcher.pull_ended()
+
+    async def __aenter__(self) -> None:
+        return
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            await self.make()
+        elif not self._is_made:
+            # The session ends, and nothing is to come any more.
+            self._is_made = True
+            self._batcher.pull_ended()
+
+
 class Worker:
     """Moves messages from the stream to the archive until asked to stop.
 
@@ -161,6 +202,11 @@ class Worker:
         while not self._stop.is_set():
             source.check(pulling=batcher.pulling)
             match batcher.next(loop.time()):
+                case Pull(messages=count) if batcher.is_full:
+                    # The write is begun here and now: until the pull is made, silence is no sign of a failure.
+                    effect = batcher.next(loop.time())
+                    assert isinstance(effect, Write), "a full batch is written at once"
+                    await self._write(source, effect.messages, _LatePull(source, batcher, count))
                 case Pull(messages=count):
                     await source.pull(count)
                 case Write(messages=deliveries):
@@ -171,11 +217,15 @@ class Worker:
                     due_s = source.silent_at_s if until_s is None else min(until_s, source.silent_at_s)
                     await set_within(self._wake, max(0.0, due_s - loop.time()))
 
-    async def _write(self, source: Puller, deliveries: list[Delivery]) -> None:
+    async def _write(self, source: Puller, deliveries: list[Delivery], pull: _LatePull | None = None) -> None:
         loop = asyncio.get_running_loop()
         started_s, started_ns = loop.time(), time.time_ns()
         try:
-            stored = await self._archive.store(deliveries)
+            if pull is None:
+                stored = await self._archive.store(deliveries)
+            else:
+                async with pull:
+                    stored = await self._archive.store(deliveries, meanwhile=pull.make)
         except ArchiveUnavailable:
             self._pace.failed(sum(delivery.rows for delivery in deliveries))
             self._metrics.given_back += len(deliveries)

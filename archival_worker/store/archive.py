@@ -4,7 +4,7 @@ epoch that is over."""
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -15,12 +15,12 @@ from archival_worker.consume.deliveries import Delivery, Entry
 from archival_worker.errors import ArchiveUnavailable, MessageRefused
 from archival_worker.outbox.watermark import Watermark, flattened, unflattened
 from archival_worker.store import columns
+from archival_worker.store.copy_rows import COPY_COLUMNS, copy_data
 from archival_worker.store.database import Connection, connection_of, translated
 from archival_worker.store.queries import Queries, load_queries
 from archival_worker.store.retired import Spans, has_all, spans_of
 from archival_worker.store.sorted_batch import DeadLetter, SortedBatch
 from shared.archive_reads.origin import closed_items
-from shared.messages import ItemCreated
 from shared.redis_layout.outbox import EntryId
 
 logger = logging.getLogger(__name__)
@@ -86,8 +86,13 @@ class Archive:
         # half-way leaves dead rows behind, so when a whole stream is read again, not every batch must fail that way.
         self._expects_new = True
 
-    async def store(self, deliveries: Sequence[Delivery]) -> Stored:
+    async def store(
+        self, deliveries: Sequence[Delivery], *, meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> Stored:
         """Store a batch and return after its COMMIT.
+
+        ``meanwhile`` is awaited once, or never, just before PostgreSQL gets the bids by COPY, its longest piece of
+        work. It must not raise.
 
         One transaction, unless PostgreSQL refuses the data of some message: then the batch is halved until that
         message is alone, and becomes a dead letter, while all others are stored.
@@ -96,7 +101,7 @@ class Archive:
             ArchiveUnavailable: some or all of the batch is not stored, or that is unknown; store it again.
         """
         try:
-            return await self._store_at_once(deliveries)
+            return await self._store_at_once(deliveries, meanwhile)
         except MessageRefused as error:
             if len(deliveries) == 1:
                 return await self._put_aside(deliveries[0], str(error))
@@ -112,12 +117,19 @@ class Archive:
             # Not accepted even as a dead letter: something is wrong with the table, not with the message.
             raise ArchiveUnavailable(f"a dead letter is refused: {error}") from error
 
-    async def _store_at_once(self, deliveries: Sequence[Delivery]) -> Stored:
+    async def _store_at_once(
+        self, deliveries: Sequence[Delivery], meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> Stored:
         async with self.transaction() as connection:
-            return await self.write(connection, deliveries)
+            return await self.write(connection, deliveries, meanwhile=meanwhile)
 
     async def write(
-        self, connection: Connection, deliveries: Sequence[Delivery], *, may_be_late: bool = False
+        self,
+        connection: Connection,
+        deliveries: Sequence[Delivery],
+        *,
+        may_be_late: bool = False,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
     ) -> Stored:
         """Store deliveries within the caller's transaction: all of them, or none if it is rolled back.
 
@@ -125,6 +137,7 @@ class Archive:
             connection: of :meth:`transaction`.
             deliveries: any number.
             may_be_late: later events may be stored already, among them a void of one of these bids.
+            meanwhile: as for :meth:`store`.
         """
         shards = sorted({delivery.entry.shard for delivery in deliveries if delivery.entry is not None})
         cursors = await self._lock_cursors(connection, shards)
@@ -133,7 +146,7 @@ class Archive:
         retired = await self._read_retired(connection, deliveries, cursors)
         batch = SortedBatch.of(deliveries, fences, retired)
         known = await self._judge_former(connection, batch, fences)
-        copied = await self._copy_bids(connection, batch)
+        copied = await self._copy_bids(connection, batch, meanwhile)
         bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
         sealed = await self._insert_sealed(connection, batch) + await self._insert_rulings(connection, batch)
@@ -246,29 +259,33 @@ class Archive:
         batch.quarantine([delivery for delivery in batch.former if id(delivery) in late], fences)
         return former.rows - len(unknown)
 
-    async def _copy_bids(self, connection: Connection, batch: SortedBatch) -> int:
+    async def _copy_bids(
+        self, connection: Connection, batch: SortedBatch, meanwhile: Callable[[], Awaitable[None]] | None
+    ) -> int:
         """Store the bids by COPY: all of them, or none if one is known already or its place is taken.
 
         COPY is faster, but cannot skip a row. If it fails on one, it is undone, and :meth:`_insert_bids` takes over.
         """
-        if not (batch.bids and self._expects_new):
+        if not (batch.bids and batch.bid_rows and self._expects_new):
             return 0
         self._expects_new = False
-        bids = [bid for bid, _ in batch.bids]
-        taken = await connection.fetch(self._sql.find_events_among, *columns.place_ranges(bids))
-        if taken and not {(bid.item_id, *bid.version) for bid in bids}.isdisjoint(map(tuple, taken)):
+        taken = await connection.fetch(self._sql.find_events_among, *columns.place_ranges(batch.ends))
+        if taken and not {(bid.item_id, *bid.version) for bid, _ in batch.bids}.isdisjoint(map(tuple, taken)):
             return 0
         # Not a nested transaction(): if the server hangs, leaving it would wait for the server once more.
         await connection.execute(self._sql.before_copy)
         try:
-            records = columns.bid_records(bids)
-            await connection.copy_records_to_table("bids", columns=columns.BID_COLUMNS, records=records)
-        except (asyncpg.UniqueViolationError, OverflowError, ValueError):
-            # A bid is known, or clashes, or the driver cannot encode it.
+            if meanwhile is not None:
+                await meanwhile()
+            # A view, because the driver takes bytes for the name of a file.
+            data = memoryview(copy_data(batch.bid_rows))
+            await connection.copy_to_table("bids", columns=COPY_COLUMNS, source=data, format="binary")
+        except asyncpg.UniqueViolationError:
+            # A bid is known, or clashes.
             await connection.execute(self._sql.undo_copy)
             return 0
         self._expects_new = True
-        return len(bids)
+        return len(batch.bids)
 
     async def _insert_bids(self, connection: Connection, batch: SortedBatch) -> int:
         if not batch.bids:
@@ -322,12 +339,12 @@ class Archive:
         return inserted
 
     async def _store_items(self, connection: Connection, batch: SortedBatch) -> None:
-        events = batch.sound_events()
-        created = [event for event in events if type(event) is ItemCreated]
+        created = batch.sound_creations()
         if created:
             await connection.execute(self._sql.store_terms, *columns.term_columns(created))
-        if events:
-            await connection.execute(self._sql.store_states, *columns.state_columns(events))
+        ends = batch.sound_ends()
+        if ends:
+            await connection.execute(self._sql.store_states, *columns.state_columns(ends))
 
     async def _insert_dead_letters(
         self, connection: Connection, letters: Sequence[DeadLetter]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from archival_worker.consume.deliveries import Entry
 from shared.messages import AnyEvent, BidAccepted, EventBase, ItemCreated, encode_event, type_of
@@ -13,22 +12,6 @@ from shared.sealed import Act, Ruling, SealedFact
 
 Columns = tuple[list[Any], ...]
 E = TypeVar("E", bound=EventBase)
-
-BID_COLUMNS: Final = (
-    "item_id",
-    "epoch",
-    "seq",
-    "bid_id",
-    "user_id",
-    "amount",
-    "previous_bid",
-    "kind",
-    "leader_id",
-    "placed_at",
-)
-"""The columns of ``bids`` in the order of :func:`bid_columns` and :func:`bid_records`."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def bid_columns(bids: Sequence[BidAccepted]) -> Columns:
@@ -45,18 +28,6 @@ def bid_columns(bids: Sequence[BidAccepted]) -> Columns:
         [None if bid.highest_bidder_id == bid.user_id else bid.highest_bidder_id for bid in bids],
         [bid.ts_us for bid in bids],
     )
-
-
-def bid_records(bids: Sequence[BidAccepted]) -> list[tuple[Any, ...]]:
-    """For a COPY into ``bids``: one tuple per row.
-
-    Raises:
-        OverflowError: an instant outside Python's calendar; PostgreSQL's may have it.
-    """
-    *fields, at_us = bid_columns(bids)
-    # Added, not converted from a float: exact to the microsecond.
-    instants = [_EPOCH + timedelta(microseconds=us) for us in at_us]
-    return list(zip(*fields, instants, strict=True))
 
 
 def places(events: Iterable[EventBase]) -> Columns:

@@ -8,9 +8,11 @@ that somebody has looked at it. The letter itself always stays, with the outcome
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
+
+import msgspec
 
 from archival_worker.consume.deliveries import Delivery, Entry, read_delivery
 from archival_worker.errors import LetterUnknown, MessageRefused
@@ -124,7 +126,7 @@ def read_letter(row: Any) -> Delivery:
     message_id = names.message_id(*entry) if entry is not None else None
     delivery = read_delivery(row["subject"], data, "", message_id)
     # If it clashes again, the bytes of the event show that it is the same letter, and it is not stored twice.
-    return replace(delivery, entry=entry)
+    return msgspec.structs.replace(delivery, entry=entry)
 
 
 def _item_of(subject: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Final
 from archival_worker.consume.deliveries import Delivery
 from archival_worker.store.columns import PlacedAct, PlacedFact, PlacedRuling
 from archival_worker.store.retired import Spans, has_all
-from shared.messages import AnyEvent, BidAccepted, BidVoided, UnknownEvent, encode_event, type_of
+from shared.messages import AnyEvent, BidAccepted, BidVoided, ItemCreated, UnknownEvent, encode_event, type_of
 
 NO_FENCES: Final[Mapping[str, int]] = MappingProxyType({})
 NO_RETIRED: Final[Mapping[str, Spans]] = MappingProxyType({})
@@ -35,6 +35,9 @@ class SortedBatch:
 
     Attributes:
         entries: the numbers of outbox entries that count for the cursors, by shard and epoch.
+        bid_rows: all of ``bids`` as rows of a COPY; None where some cannot be such a row.
+        ends: the first and the last event of each message that is to be stored. Those between them are of the same item
+            and epoch, in order.
         clashed: the ``id()`` of events and facts whose place is taken.
         former: messages of an epoch that is over, which are in none of the other lists.
         known: events and facts of retired items, which are in none of the other lists: the items' exports have them.
@@ -43,6 +46,8 @@ class SortedBatch:
 
     entries: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     bids: list[tuple[BidAccepted, Delivery]] = field(default_factory=list)
+    bid_rows: list[bytes] | None = field(default_factory=list)
+    ends: list[AnyEvent] = field(default_factory=list)
     events: list[tuple[AnyEvent, Delivery]] = field(default_factory=list)
     sealed: list[tuple[PlacedFact, Delivery]] = field(default_factory=list)
     rulings: list[tuple[PlacedRuling, Delivery]] = field(default_factory=list)
@@ -89,13 +94,19 @@ class SortedBatch:
             if spans is not None:
                 batch.put_retired_aside(delivery, spans)
                 continue
-            for event in delivery.batch.events:
+            events = delivery.batch.events
+            for event in events:
                 if type(event) is BidAccepted:
                     batch.bids.append((event, delivery))
                 else:
                     batch.events.append((event, delivery))
                     if type(event) is UnknownEvent:
                         batch.unknown.append(event.type_name)
+            batch.ends += (events[0], events[-1]) if len(events) > 1 else events
+            if delivery.bid_rows is None:
+                batch.bid_rows = None
+            elif batch.bid_rows is not None:
+                batch.bid_rows.append(delivery.bid_rows)
             item_id = delivery.batch.item_id
             for at, fact in enumerate(delivery.batch.sealed, start=1):
                 batch.sealed.append((PlacedFact(item_id, entry, at, fact), delivery))
@@ -155,8 +166,13 @@ class SortedBatch:
             )
             self.dead_letters.append(DeadLetter("former_epoch", detail, delivery, delivery.data))
 
-    def sound_events(self) -> list[AnyEvent]:
-        """All events but those that clashed."""
-        events: list[AnyEvent] = [event for event, _ in self.bids]
-        events += (event for event, _ in self.events)
-        return [event for event in events if id(event) not in self.clashed] if self.clashed else events
+    def sound_ends(self) -> Sequence[AnyEvent]:
+        """Events that did not clash, among them the newest of each item."""
+        if not self.clashed:
+            return self.ends
+        events = [event for event, _ in self.bids] + [event for event, _ in self.events]
+        return [event for event in events if id(event) not in self.clashed]
+
+    def sound_creations(self) -> list[ItemCreated]:
+        """Those that create items and did not clash."""
+        return [event for event, _ in self.events if type(event) is ItemCreated and id(event) not in self.clashed]

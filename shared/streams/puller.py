@@ -123,6 +123,8 @@ class Puller:
         self._next_subject = f"$JS.API.CONSUMER.MSG.NEXT.{names.STREAM}.{options.durable}"
         self._inbox = client.new_inbox()
         self._subscription: Subscription | None = None
+        # Not asked for with each message: in Python 3.11 that is a system call.
+        self._now_s: Callable[[], float] = asyncio.get_running_loop().time
         self._pull = 0
         self._heard_s = 0.0
         self._failure: str | None = None
@@ -145,7 +147,7 @@ class Puller:
             StreamUnavailable: the connection is closed or its buffer full.
         """
         self._pull += 1
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._now_s()
         request = {
             "batch": messages,
             "max_bytes": self._options.pull_bytes_max,
@@ -154,7 +156,7 @@ class Puller:
         await self._publish(self._next_subject, json.dumps(request).encode(), f"{self._inbox}.{self._pull}")
 
     async def _received(self, message: Msg) -> None:
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._now_s()
         headers = message.headers
         status = headers.get(Header.STATUS) if headers else None
         if status is None:
@@ -189,7 +191,7 @@ class Puller:
             raise StreamUnavailable(f"the stream ended a request: {self._failure}")
         if not self._client.is_connected:
             raise StreamUnavailable("NATS is disconnected")
-        if pulling and asyncio.get_running_loop().time() >= self.silent_at_s:
+        if pulling and self._now_s() >= self.silent_at_s:
             silent_s = self._options.pull_expires_s + self._options.patience_s
             raise StreamUnavailable(f"no sign of life from JetStream for {silent_s:g} s")
 

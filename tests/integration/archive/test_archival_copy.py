@@ -153,7 +153,7 @@ async def test_what_was_copied_goes_with_its_transaction(database: Database) -> 
 class WithoutCopy(Archive):
     """Stores everything by INSERT."""
 
-    async def _copy_bids(self, connection: Connection, batch: SortedBatch) -> int:
+    async def _copy_bids(self, connection: Connection, batch: SortedBatch, meanwhile: object) -> int:
         return 0
 
 

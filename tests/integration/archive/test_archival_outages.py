@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import asyncpg
@@ -20,6 +21,7 @@ from shared import names
 from shared.clients.nats import ensure_stream
 from shared.redis_layout.keys import cursors_key
 from shared.redis_layout.outbox import EntryId
+from shared.streams.puller import PullOptions
 from tests.integration.archive.archive_world import PATIENCE_S, Running, World
 from tests.unit.archival_worker.events import bid, created
 from tests.waiting import eventually
@@ -121,6 +123,83 @@ async def test_a_server_too_slow_for_a_batch_is_given_smaller_ones(world: World)
     await world.all_archived()
     await assert_all_bids(world, 60)
     assert running.metrics.failures_by["archive"] > 0
+
+
+# Small batches, so that a few bids keep a worker busy: it asks for the next ten while it writes ten.
+TENS = BatchLimits(rows_max=10, linger_s=2, pull_messages=10)
+# Only what is given back comes again while a test waits.
+PATIENT = PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=2 * PATIENCE_S)
+
+
+@contextlib.asynccontextmanager
+async def held_up(world: World) -> AsyncIterator[None]:
+    """Whoever copies bids waits, in the middle of a transaction, until this is left."""
+    connection = await asyncpg.connect(world.postgres_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE bids IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await connection.close()
+
+
+async def in_the_middle(world: World) -> None:
+    """Return when a worker is held up in the middle of a write of ten, and has the next ten already."""
+
+    async def both() -> bool:
+        return await world.unfinished() == (20, 20)
+
+    await eventually(both, "the next messages during the write", seconds=PATIENCE_S)
+
+
+async def test_a_transaction_that_ends_in_the_middle_leaves_the_next_batch_to_others(world: World) -> None:
+    await publish_bids(world, 1, 40)
+    async with held_up(world):
+        running = await world.start_worker(source=PATIENT, batch=TENS)
+        await in_the_middle(world)
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+        assert await world.query(ended + "AND application_name = 'archiver' AND wait_event_type = 'Lock'")
+        await failed(running, "archive")
+        assert await world.unfinished() == (20, 20), "nothing is acknowledged"
+    await world.all_archived()
+    await assert_all_bids(world, 40)
+    assert (running.metrics.given_back, running.metrics.duplicates) == (20, 0)
+
+
+async def test_a_stream_that_goes_in_the_middle_of_a_write_does_not_undo_it(world: World) -> None:
+    await publish_bids(world, 1, 40)
+    async with held_up(world):
+        running = await world.start_worker(source=PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=2.0), batch=TENS)
+        await in_the_middle(world)
+        await world.stack.stop_process("nats")
+    await eventually(lambda: _has_bids(world), "the rows of the write", seconds=PATIENCE_S)
+    await failed(running, "stream")
+    assert await world.count("bids") == 10, "what had not been begun waits for the stream"
+    await world.stack.start_process("nats")
+    await world.all_archived()
+    await assert_all_bids(world, 40)
+
+
+async def test_what_another_archiver_takes_meanwhile_is_stored_once(world: World) -> None:
+    await publish_bids(world, 1, 40)
+    source = PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=1.0)
+    async with held_up(world):
+        slow = await world.start_worker(source=source, batch=TENS)
+        await in_the_middle(world)
+        # It gets the same bids, and waits for the shard that the first one has locked.
+        other = await world.start_worker(source=source, batch=TENS)
+
+        async def waits() -> bool:
+            sql = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            return cast(int, await world.value(sql)) >= 2
+
+        await eventually(waits, "both in a transaction", seconds=PATIENCE_S)
+    await world.all_archived()
+    await assert_all_bids(world, 40)
+    assert slow.metrics.bids + other.metrics.bids == 40
+    assert slow.metrics.bids > 0
+    assert not slow.metrics.failures_by
+    assert not other.metrics.failures_by
 
 
 async def test_a_connection_that_hangs_is_given_up(world: World) -> None:

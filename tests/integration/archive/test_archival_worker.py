@@ -394,6 +394,27 @@ async def test_a_stop_during_a_write_finishes_and_acknowledges_the_batch(world: 
     assert await world.outbox_ids("lot-1") == [], "its cursor is copied, too"
 
 
+async def test_a_stop_during_a_write_gives_back_what_was_asked_for_beside_it(world: World) -> None:
+    async def stop() -> None:
+        async def taken() -> bool:
+            return await world.unfinished() == (20, 20)
+
+        await eventually(taken, "the next messages during the write", seconds=PATIENCE_S)
+        world.workers[0].worker.request_stop()
+
+    source = PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=2 * PATIENCE_S)
+    batch = BatchLimits(rows_max=10, linger_s=2, pull_messages=10)
+    await world.publish_all([(n, [bid("lot-1", n)]) for n in range(1, 41)])
+    running = await world.start_worker(source=source, batch=batch, after_commit=stop)
+    await asyncio.wait({running.tasks[0]}, timeout=PATIENCE_S)
+    assert await world.count("bids") == 10
+    assert (running.metrics.acks, running.metrics.given_back) == (10, 10)
+    # The ack wait is twice as long as this waits.
+    await world.start_worker(source=source, batch=batch)
+    await world.all_archived()
+    assert await world.count("bids") == 40
+
+
 async def test_a_full_stream_is_purged_of_archived_messages_only(archive_servers: Stack) -> None:
     limits = StreamLimits(bytes_max=400_000)
     async with new_world(archive_servers, stream=limits) as world:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -87,7 +86,7 @@ def _as_read(event: UnknownEvent) -> Delivery:
     """The event as a version reads it that does not know its type."""
     sound = delivery(1, of_the_future(event.item_id, event.seq))
     assert sound.batch is not None
-    return replace(sound, batch=msgspec.structs.replace(sound.batch, events=[event]))
+    return msgspec.structs.replace(sound, batch=msgspec.structs.replace(sound.batch, events=[event]))
 
 
 @pytest.mark.parametrize("members", [{"ratio": 0.5}, {"seq": "1"}, {"parts": [{"x": [1e400]}]}])

@@ -74,6 +74,34 @@ def test_a_pull_that_the_stream_ended_is_made_again() -> None:
     assert batcher.next(3.0) == Pull(4)
 
 
+def test_a_pull_asks_for_one_batch_or_for_two_where_none_waits() -> None:
+    """As many messages as have so many rows, if they are like the last ones; with few rows each, as many as allowed."""
+    batcher: Batcher[int] = Batcher(BatchLimits(rows_max=5_000, pull_messages=2_000))
+    assert batcher.next(0.0) == Pull(2_000)
+    for n in range(1_000):
+        batcher.received(n, 10, 0.0)
+    batcher.pull_ended()
+    assert isinstance(batcher.next(0.0), Write), "two batches wait"
+    assert batcher.is_full
+    assert batcher.next(0.0) == Pull(500)
+    assert isinstance(batcher.next(0.0), Write)
+    assert not batcher.is_full
+    batcher.pull_ended()
+    assert batcher.next(0.0) == Pull(1_000)
+    for n in range(400):
+        batcher.received(n, 1, 0.0)
+    batcher.pull_ended()
+    assert batcher.next(0.0) == Pull(2_000), "they have one row each now"
+
+
+def test_however_many_rows_messages_have_a_pull_asks_for_a_hundred() -> None:
+    batcher: Batcher[str] = Batcher(BatchLimits(rows_max=5_000, pull_messages=2_000))
+    batcher.next(0.0)
+    batcher.received("large", 256, 0.0)
+    batcher.pull_ended()
+    assert batcher.next(0.0) == Pull(100)
+
+
 def test_drained_messages_are_not_written() -> None:
     batcher = fresh()
     batcher.received("a", 6, 10.0)

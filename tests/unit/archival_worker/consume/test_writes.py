@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import pytest
 
 from archival_worker.consume import worker as module
+from archival_worker.consume.batcher import Batcher, BatchLimits, Pull
 from archival_worker.consume.deliveries import Delivery
 from archival_worker.consume.worker import Worker
 from archival_worker.errors import ArchiveUnavailable
@@ -26,7 +27,9 @@ class Around:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
-        self.store_fails = self.stream_fails = False
+        self.store_fails = self.stream_fails = self.pull_fails = False
+        self.copies = True
+        self.batcher: Batcher[Delivery] = Batcher(BatchLimits(rows_max=2, pull_messages=2))
         self.metrics = Metrics()
         self.worker = Worker(
             cast(Any, None),
@@ -37,10 +40,16 @@ class Around:
             on_items=lambda items: self.told.append(("items", sorted(items))),
         )
 
-    async def store(self, deliveries: list[Delivery]) -> Stored:
+    async def store(
+        self, deliveries: list[Delivery], *, meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> Stored:
         self.told.append("store")
         if self.store_fails:
             raise ArchiveUnavailable("away")
+        if meanwhile is not None and self.copies:
+            await meanwhile()
+            await meanwhile()
+            self.told.append("copied")
         return Stored(bids=len(deliveries), positions=PLACE)
 
     async def _after_commit(self) -> None:
@@ -56,6 +65,26 @@ class Around:
 
     async def give_back(self, replies: Iterable[str]) -> None:
         self.told.append(("given back", list(replies)))
+
+    def check(self, *, pulling: bool) -> None:
+        self.told.append(("check", pulling))
+
+    async def pull(self, messages: int) -> None:
+        self.told.append(("pull", messages))
+        if self.pull_fails:
+            raise StreamUnavailable("away")
+
+    async def consume(self) -> None:
+        """One batch of two messages, which are all that was asked for; the next pull asks for two."""
+        assert self.batcher.next(0.0) == Pull(2)
+        for n, item in enumerate("ab", start=1):
+            each = delivery(n, bid(item, 1))
+            self.batcher.received(each, each.rows, 0.0)
+        assert not self.batcher.pulling
+        try:
+            await self.worker._consume(cast(Any, self), self.batcher)
+        finally:
+            self.told = [each for each in self.told if each[0] not in ("items", "cursors")]
 
     async def write(self) -> None:
         poison = delivery(3, bid("c", 1)).as_poison("why")
@@ -91,6 +120,52 @@ async def test_what_is_not_stored_is_given_back_and_the_next_batch_is_smaller() 
     await around.write()
     assert around.worker._pace.rows == 2
     assert around.worker._backoff.failures == 0
+
+
+async def _stop_at_the_acknowledgement(around: Around, monkeypatch: pytest.MonkeyPatch) -> None:
+    acknowledge = around.acknowledge
+
+    async def and_stop(replies: Iterable[str]) -> None:
+        around.worker.request_stop()
+        await acknowledge(replies)
+
+    monkeypatch.setattr(around, "acknowledge", and_stop)
+
+
+@pytest.mark.parametrize("copies", [True, False])
+async def test_the_next_messages_are_asked_for_once_in_the_middle_of_a_write_or_else_right_after_it(
+    copies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    around = Around()
+    around.copies = copies
+    await _stop_at_the_acknowledgement(around, monkeypatch)
+    await around.consume()
+    check, *told, (acknowledged, _) = around.told
+    assert check == ("check", False), "no sign of life is due before the pull is made"
+    assert told == ["store", ("pull", 2), *(["copied"] if copies else []), "committed"]
+    assert acknowledged == "acknowledged"
+    assert around.batcher.pulling
+
+
+async def test_a_stream_that_is_away_in_the_middle_of_a_write_does_not_undo_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    around = Around()
+    around.pull_fails = True
+    await _stop_at_the_acknowledgement(around, monkeypatch)
+    await around.consume()
+    assert around.told[1:5] == ["store", ("pull", 2), "copied", "committed"]
+    assert around.metrics.messages == 2
+    assert not around.batcher.pulling, "nothing is to come"
+
+
+async def test_a_write_that_fails_before_the_pull_leaves_nothing_to_wait_for() -> None:
+    around = Around()
+    around.store_fails = True
+    with pytest.raises(ArchiveUnavailable):
+        await around.consume()
+    assert [each[0] if isinstance(each, tuple) else each for each in around.told] == ["check", "store", "given back"]
+    assert not around.batcher.pulling
 
 
 async def test_a_session_that_lasted_is_no_failure_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import msgspec
-import pytest
 
 from archival_worker.store.columns import (
-    BID_COLUMNS,
     bid_columns,
-    bid_records,
     event_columns,
     newest_per_item,
     place_ranges,
@@ -38,17 +33,6 @@ def test_the_leader_is_kept_only_where_it_is_not_the_bidder() -> None:
     columns = bid_columns([event for event in bids if isinstance(event, BidAccepted)])
     assert columns[4] == ["ada", "bob"]
     assert columns[8] == [None, "ada"]
-
-
-def test_a_record_has_an_instant_that_is_exact_to_the_microsecond() -> None:
-    placed = [event for event in (bid("a", 1), bid("a", 2)) if isinstance(event, BidAccepted)]
-    first, second = bid_records(placed)
-    assert len(first) == len(BID_COLUMNS) == len(bid_columns(placed))
-    assert first[:9] == tuple(column[0] for column in bid_columns(placed)[:9])
-    assert first[-1] == datetime(2025, 6, 15, 15, 6, 40, 123_457, tzinfo=UTC)
-    assert second[-1] - first[-1] == timedelta(microseconds=1)
-    with pytest.raises(OverflowError):
-        bid_records([msgspec.structs.replace(placed[0], ts_us=2**62)])
 
 
 def test_places_are_ranges_per_item_and_epoch() -> None:
