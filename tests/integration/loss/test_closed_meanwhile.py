@@ -32,12 +32,14 @@ class Interrupted(Archive):
         self._shard = shard
         self._happens: Callable[[], Awaitable[object]] | None = happens
 
-    async def store(self, deliveries: Sequence[Delivery]) -> Stored:
+    async def store(
+        self, deliveries: Sequence[Delivery], *, meanwhile: Callable[[], Awaitable[None]] | None = None
+    ) -> Stored:
         shards = {each.entry.shard for each in deliveries if each.entry is not None}
         if self._shard in shards and self._happens is not None:
             happens, self._happens = self._happens, None
             await happens()
-        return await super().store(deliveries)
+        return await super().store(deliveries, meanwhile=meanwhile)
 
 
 @pytest.mark.parametrize("moment", ["the stream is read", "an outbox is saved"])
