@@ -85,7 +85,8 @@ class _LatePull:
             self._batcher.pull_ended()
 
     async def __aenter__(self) -> None:
-        return
+        # The batcher expects this pull from now on. "Over" of the one before must not end it.
+        self._source.leave_request()
 
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is None:

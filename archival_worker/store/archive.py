@@ -279,9 +279,14 @@ class Archive:
                 await meanwhile()
             # A view, because the driver takes bytes for the name of a file.
             data = memoryview(copy_data(batch.bid_rows))
-            await connection.copy_to_table("bids", columns=COPY_COLUMNS, source=data, format="binary")
+            told = await connection.copy_to_table("bids", columns=COPY_COLUMNS, source=data, format="binary")
         except asyncpg.UniqueViolationError:
             # A bid is known, or clashes.
+            await connection.execute(self._sql.undo_copy)
+            return 0
+        if told != f"COPY {len(batch.bids)}":
+            # The rows are made where messages arrive, apart from the bids. No cursor may pass a bid whose row is missing.
+            logger.error("the rows of a batch are not those of its %d bids: %s", len(batch.bids), told)
             await connection.execute(self._sql.undo_copy)
             return 0
         self._expects_new = True

@@ -140,14 +140,19 @@ class Puller:
         except _NATS_ERRORS as error:
             raise StreamUnavailable(f"{type(error).__name__}: {error}") from error
 
+    def leave_request(self) -> None:
+        """What is still said about the request before counts no more, though the next one is yet to be made: JetStream
+        tells that a request is over a moment after the last of its messages."""
+        self._pull += 1
+        self._heard_s = self._now_s()
+
     async def pull(self, messages: int) -> None:
         """Ask for at most ``messages`` messages, in place of the request before.
 
         Raises:
             StreamUnavailable: the connection is closed or its buffer full.
         """
-        self._pull += 1
-        self._heard_s = self._now_s()
+        self.leave_request()
         request = {
             "batch": messages,
             "max_bytes": self._options.pull_bytes_max,

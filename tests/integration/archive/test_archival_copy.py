@@ -58,6 +58,17 @@ def outcome(stored: Stored) -> tuple[int, int, int, int]:
     return stored.bids, stored.copied, stored.duplicates, stored.clashes
 
 
+async def test_rows_that_are_not_those_of_the_bids_are_not_believed(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are made apart from the bids. A cursor must not pass a bid whose row was never sent."""
+    each = delivery(1, bid(LOT, 1))
+    stored = await database.archive.store([msgspec.structs.replace(each, bid_rows=b"")])
+    assert outcome(stored) == (1, 0, 0, 0), "it is stored by INSERT"
+    assert len(await database.rows(BIDS)) == 1
+    assert "COPY 0" in caplog.text
+
+
 async def test_both_ways_store_the_same_rows(database: Database) -> None:
     def some(item_id: str) -> list[Delivery]:
         beaten, odd = bid(item_id, 2, user_id="bob", leader="ada"), bid(item_id, 3, user_id="“é\U0001f570”")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,6 +18,7 @@ from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Stored
 from shared.clients.nats import StreamUnavailable
 from shared.redis_layout.outbox import EntryId
+from shared.streams.puller import Puller, PullOptions
 from tests.unit.archival_worker.events import bid, delivery
 
 PLACE = {"s01": EntryId(1, 3)}
@@ -68,6 +70,9 @@ class Around:
 
     def check(self, *, pulling: bool) -> None:
         self.told.append(("check", pulling))
+
+    def leave_request(self) -> None:
+        pass
 
     async def pull(self, messages: int) -> None:
         self.told.append(("pull", messages))
@@ -165,6 +170,60 @@ async def test_a_write_that_fails_before_the_pull_leaves_nothing_to_wait_for() -
     with pytest.raises(ArchiveUnavailable):
         await around.consume()
     assert [each[0] if isinstance(each, tuple) else each for each in around.told] == ["check", "store", "given back"]
+    assert not around.batcher.pulling
+
+
+class Client:
+    """The connection of a real puller: it keeps the subjects on which requests want their answers."""
+
+    is_connected = True
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+
+    def new_inbox(self) -> str:
+        return "_INBOX.test"
+
+    async def subscribe(self, subject: str, *, cb: Callable[[Any], Awaitable[None]]) -> None:
+        self.tell = cb
+
+    async def publish(self, subject: str, payload: bytes, reply: str) -> None:
+        if subject.startswith("$JS.API"):
+            self.requests.append(reply)
+
+    async def ends(self, request: str) -> None:
+        headers = {"Status": "409", "Description": "Batch Completed"}
+        await self.tell(SimpleNamespace(subject=request, data=b"", reply="", headers=headers))
+
+
+async def test_the_end_of_a_request_that_is_told_late_does_not_end_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """JetStream tells it after the last message. By then the write has begun, and the next pull is yet to be made."""
+    around, client = Around(), Client()
+    source = Puller(
+        cast(Any, client), PullOptions("test"), on_message=lambda _: None, on_ended=around.batcher.pull_ended
+    )
+    await source.open()
+    store = around.store
+
+    async def store_late(deliveries: list[Delivery], **more: Any) -> Stored:
+        await client.ends(client.requests[0])
+        return await store(deliveries, **more)
+
+    async def acknowledge_and_stop(replies: Iterable[str]) -> None:
+        around.worker.request_stop()
+
+    monkeypatch.setattr(around, "store", store_late)
+    monkeypatch.setattr(source, "acknowledge", acknowledge_and_stop)
+    assert around.batcher.next(0.0) == Pull(2)
+    await source.pull(2)
+    for n, item in enumerate("ab", start=1):
+        around.batcher.received(delivery(n, bid(item, 1)), 1, 0.0)
+    await around.worker._consume(source, around.batcher)
+    assert len(client.requests) == 2
+    assert around.batcher.pulling, "the second one is open"
+    await client.ends(client.requests[1])
     assert not around.batcher.pulling
 
 
