@@ -285,7 +285,7 @@ class Archive:
             await connection.execute(self._sql.undo_copy)
             return 0
         if told != f"COPY {len(batch.bids)}":
-            # The rows are made where messages arrive, apart from the bids. No cursor may pass a bid whose row is missing.
+            # Rows are made where messages arrive, apart from the bids. No cursor may pass a bid whose row is missing.
             logger.error("the rows of a batch are not those of its %d bids: %s", len(batch.bids), told)
             await connection.execute(self._sql.undo_copy)
             return 0
