@@ -93,7 +93,6 @@ class _LatePull:
             await self.make()
         elif not self._is_made:
             # The session ends, and nothing is to come any more.
-            self._is_made = True
             self._batcher.pull_ended()
 
 

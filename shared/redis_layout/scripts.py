@@ -99,11 +99,7 @@ class Script:
         """
         parts = parts_of(redis, calls, together_max)
         packed = [joined([calls[at] for at in part]) for part in parts]
-        answers: list[Any] = [None] * len(calls)
-        for part, answer in zip(parts, await self.together.run_all(redis, packed), strict=True):
-            for at, each in zip(part, repeat(answer) if isinstance(answer, Exception) else answer, strict=False):
-                answers[at] = each
-        return answers
+        return answers_of(parts, await self.together.run_all(redis, packed))
 
     async def run_all(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
         """Several calls in one round trip, each a command of its own. Returns an answer for each, which may be the
@@ -126,20 +122,25 @@ class Script:
 
 
 def parts_of(redis: Redis, calls: Sequence[Call], together_max: int) -> list[Sequence[int]]:
-    """Which calls, by their indexes, may be one command, for each command: up to ``together_max``, on a cluster of one
+    """The indexes of the calls that go into one command, for each command: up to ``together_max``, on a cluster of one
     shard."""
-    return _parts(calls, together_max, by_shard=isinstance(redis, ClusterClient))
-
-
-def _parts(calls: Sequence[Call], together_max: int, *, by_shard: bool) -> list[Sequence[int]]:
-    """The indexes of the calls that go into one command, for each command."""
     groups: dict[str | None, list[int]] = {}
-    if by_shard:
+    if isinstance(redis, ClusterClient):
         for at, (keys, _) in enumerate(calls):
             groups.setdefault(shard_of_key(keys[0]), []).append(at)
     else:
         groups[None] = list(range(len(calls)))
     return [group[at : at + together_max] for group in groups.values() for at in range(0, len(group), together_max)]
+
+
+def answers_of(parts: Sequence[Sequence[int]], answers: Sequence[Any]) -> list[Any]:
+    """The answer to each call, from those to the commands that its part was. A command's error is the answer to each of
+    its calls."""
+    found: list[Any] = [None] * sum(map(len, parts))
+    for part, answer in zip(parts, answers, strict=True):
+        for at, each in zip(part, repeat(answer) if isinstance(answer, Exception) else answer, strict=False):
+            found[at] = each
+    return found
 
 
 def joined(calls: Sequence[Call]) -> Call:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from uuid import uuid4
@@ -15,7 +14,7 @@ from shared.clients.cluster.pipeline import NodeAway
 from shared.redis_layout.cursors import Lineage, decode_lineage
 from shared.redis_layout.keys import cursors_key, lease_key, outbox_key
 from shared.redis_layout.outbox import Entry, decode_script_entries
-from shared.redis_layout.scripts import Call, Script, parts_of
+from shared.redis_layout.scripts import Call, Script, answers_of, parts_of
 
 _LUA: Final = Path(__file__).parent / "lua"
 
@@ -145,11 +144,8 @@ class ShardScripts:
             )
             for part in parts
         ]
-        found: dict[str, Turn | Exception] = {}
-        for part, answer in zip(parts, await self._turn.run_all(self._redis, commands), strict=True):
-            for at, each in zip(part, repeat(answer) if isinstance(answer, Exception) else answer, strict=False):
-                found[shards[at]] = _decoded_turn(each)
-        return found
+        answers = answers_of(parts, await self._turn.run_all(self._redis, commands))
+        return {shard: _decoded_turn(answer) for shard, answer in zip(shards, answers, strict=True)}
 
     async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
         """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
