@@ -83,7 +83,7 @@ class DirectRoad:
         context: Context = request.state["context"]
         if request.admitted is _SHED:
             request.body = b""  # it may wait
-            context.committer.refuse(partial(_tell_shed, request))
+            context.committer.refusals.add(partial(_tell_shed, request))
             return
         began_s = perf_counter()
         item_id = request.target[len(_PREFIX) : -len("/bid")].decode()

@@ -171,7 +171,7 @@ async def _until_told(committer: Committer) -> None:
         told.set_result(None)
         return True
 
-    committer.refuse(tell)
+    committer.refusals.add(tell)
     await told
 
 

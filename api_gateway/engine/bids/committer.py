@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
@@ -26,6 +25,7 @@ from api_gateway.engine.bids.cluster_scripts import AnyBidScripts
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict, tell_all
 from api_gateway.engine.bids.queue_bound import QueueBound
+from api_gateway.engine.bids.refusals import Refusals
 from api_gateway.engine.bids.scripts import Decided
 from api_gateway.engine.bids.stored import Asked, read_verdicts
 from api_gateway.tracing.bids import BidTraces
@@ -48,13 +48,6 @@ _SEEKING_OF_ONE_MAX = 500
 """The most of these that are of one bidder: a batch. They take turns, and may wait for as long as the account is
 counted."""
 
-_REFUSED_AT_ONCE: Final = 256
-"""Refusals that are told at once in the time of a flush, however few bids it has."""
-_REFUSE_AGAIN_S: Final = 0.1
-"""After so long without the end of a flush as many are told again."""
-_REFUSALS_MAX: Final = 20_000
-"""Refusals that wait. Past it they are told at once."""
-
 SHED: Final = "too many bids are waiting, or the gateway is shutting down; try again"
 """What a bid is told that is shed."""
 
@@ -66,6 +59,9 @@ class Committer:
 
     ``place`` answers at most once per bid and never repeats a script call, so a bid is decided at most once; with its
     idempotency key a client makes that exactly once.
+
+    Attributes:
+        refusals: of bids that were shed.
     """
 
     def __init__(
@@ -114,11 +110,7 @@ class Committer:
         self._wake = asyncio.Event()
         self._answering: set[asyncio.Task[None]] = set()
         self._closing = False
-        # Of bids that were shed: how many were told so since the last flush, those that wait for the next one, and what
-        # ends their wait if that does not come.
-        self._told = 0
-        self._refusals: deque[Callable[[], bool]] = deque()
-        self._hurry: asyncio.TimerHandle | None = None
+        self.refusals = Refusals()
         self.decided_total = 0
         self.flushes_total = 0
         self.shed_total = 0
@@ -127,11 +119,6 @@ class Committer:
         """Bids waiting for a flush."""
         return len(self._batcher)
 
-    @property
-    def told_later(self) -> int:
-        """Refusals that wait until they may be told, those of clients that have gone meanwhile among them."""
-        return len(self._refusals)
-
     def sheds(self) -> bool:
         """Whether a bid that comes now is shed. It is counted as one, so this is asked once for each, and before
         anything else is done for it."""
@@ -139,45 +126,6 @@ class Committer:
             self.shed_total += 1
             return True
         return False
-
-    def refuse(self, tell: Callable[[], bool]) -> None:
-        """Tell a client that its bid is shed: at once, or after the flush that is in flight, where many were told so
-        meanwhile.
-
-        A client that is told may come again at once. Without this, all that the gateway can do in the time of a flush
-        would go into refusals, and the more clients there are, the fewer bids would be decided. So for each bid that is
-        decided one that is shed is told. ``tell`` returns whether the client was still there.
-        """
-        if self._told < _REFUSED_AT_ONCE or self._closing or len(self._refusals) >= _REFUSALS_MAX:
-            self._told += 1
-            tell()
-            return
-        self._refusals.append(tell)
-        if self._hurry is None:
-            loop = asyncio.get_running_loop()
-            self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
-
-    def _tell_refused(self, most: int) -> None:
-        """Tell so many, the first ones first; none of those who come again meanwhile. Who has gone is not counted:
-        else clients that hang up and come again would make the others wait."""
-        if self._hurry is not None:
-            self._hurry.cancel()
-            self._hurry = None
-        self._told = 0
-        left = most
-        for _ in range(len(self._refusals)):
-            if not left:
-                break
-            try:
-                is_told = self._refusals.popleft()()
-            except Exception:  # of one client; the others must be told too
-                logger.exception("bids: a refusal could not be told")
-                continue
-            self._told += is_told
-            left -= is_told
-        if self._refusals:
-            loop = asyncio.get_running_loop()
-            self._hurry = loop.call_later(_REFUSE_AGAIN_S, self._tell_refused, _REFUSED_AT_ONCE)
 
     def place(self, bid: PendingBid) -> None:
         """Queue a bid; its ``verdict`` is resolved later.
@@ -224,17 +172,15 @@ class Committer:
                     raise
                 finally:
                     self._batcher.done()
-                    if self._told:
-                        # When the next flush is on its way, as with verdicts.
-                        as_many = max(_REFUSED_AT_ONCE, sum(map(len, calls)))
-                        asyncio.get_running_loop().call_soon(self._tell_refused, as_many)
+                    # When the next flush is on its way, as with verdicts.
+                    asyncio.get_running_loop().call_soon(self.refusals.flushed, sum(map(len, calls)))
             if self._closing:
                 return
 
     async def close(self) -> None:
         """Take no more bids; those that wait are still decided before :meth:`run` returns."""
         self._closing = True
-        self._tell_refused(len(self._refusals))
+        self.refusals.close()
         self._wake.set()
         if self._answering:
             await asyncio.wait(self._answering, timeout=self._resolve_s)

@@ -40,6 +40,7 @@ class Gateway:
         self._outcome, self._full, self._fills_up = outcome, full, fills_up
         self.charged = 0
         self.refused: list[Callable[[], bool]] = []
+        self.refusals = SimpleNamespace(add=self._refuse)
         self.waits = False
         self.placed: list[PendingBid] = []
         self.bid_seconds = Histogram(1.0)
@@ -69,7 +70,7 @@ class Gateway:
     def sheds(self) -> bool:
         return self._full
 
-    def refuse(self, tell: Callable[[], bool]) -> None:
+    def _refuse(self, tell: Callable[[], bool]) -> None:
         self.refused.append(tell)
         if not self.waits:
             tell()

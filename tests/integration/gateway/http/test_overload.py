@@ -14,8 +14,8 @@ import aiohttp
 import httpx2 as httpx
 
 from api_gateway.contract.schemas import BATCH_MAX
-from api_gateway.engine.bids.committer import _REFUSED_AT_ONCE
 from api_gateway.engine.bids.queue_bound import ALWAYS_MAX
+from api_gateway.engine.bids.refusals import AT_ONCE_IDLE
 from api_gateway.routes.batches import PATH
 from infrastructure.local.services import API_GATEWAY
 from tests.stack import StackFactory
@@ -130,6 +130,7 @@ async def test_whoever_waits_for_a_refusal_gets_it(start_stack: StackFactory) ->
     """More clients than are told at once, while Redis hangs: they send several requests each, hang up, and wait while
     the gateway ends."""
     env = {"BID_WAIT_MAX_MS": "1", "BID_QUEUE_MAX": "1", "REDIS_TIMEOUT_MS": "120000", "AUTH_MODE": "open"}
+    env["GATEWAY_CONNECTIONS_PER_ADDRESS_MAX"] = "0"
     stack = await start_stack(services=(API_GATEWAY,), env=env)
     url = httpx.URL(stack.urls.gateway_url)
     async with httpx.AsyncClient(base_url=url, timeout=120) as http, contextlib.AsyncExitStack() as ends:
@@ -178,7 +179,7 @@ async def test_whoever_waits_for_a_refusal_gets_it(start_stack: StackFactory) ->
         body = b'{"user_id":"bob","amount":9}'
         plain = head + b"content-length: %d\r\n\r\n" % len(body) + body
         chunked = head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-        clients = [await connected() for _ in range(_REFUSED_AT_ONCE + 50)]
+        clients = [await connected() for _ in range(AT_ONCE_IDLE + 50)]
         for _, writer in clients:
             writer.write(plain + chunked + plain)
         for lines in await asyncio.wait_for(asyncio.gather(*(answered(reader, 3) for reader, _ in clients)), 60):

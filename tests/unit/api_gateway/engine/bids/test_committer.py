@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
 
-from api_gateway.engine.bids import committer as module
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE
 from api_gateway.engine.bids.scripts import Decided
 from shared.domain.errors import OutcomeUnknown, Overloaded
 from shared.names import shard_of
 from shared.redis_layout.cursors import Lineage
 from tests.unit.api_gateway.engine.bids.bench import ACCEPTED, LINEAGE, REFUSED, Bench, FakeScripts, bid
+from tests.unit.api_gateway.engine.bids.test_refusals import tells
 from tests.waiting import eventually
 
 
@@ -47,88 +48,30 @@ async def test_bids_that_come_during_a_flush_share_the_next_one() -> None:
     await bench.stop()
 
 
-def _tells(told: list[int], number: int) -> Callable[[], bool]:
-    def tell() -> bool:
-        told.append(number)
-        return True
-
-    return tell
-
-
-async def test_for_each_bid_that_is_decided_one_that_is_shed_is_told() -> None:
-    """However many clients come: else telling them would leave no time for the flushes."""
-    scripts = FakeScripts([Decided([REFUSED] * 256, 0, 0, LINEAGE)], [Decided([REFUSED], 0, 0, LINEAGE)])
+async def test_who_waits_for_a_refusal_is_told_after_the_flush_or_when_the_gateway_ends() -> None:
+    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)], [Decided([REFUSED], 0, 0, LINEAGE)])
     scripts.gate.clear()
-    bench = Bench(scripts, queue_max=10_000)
+    bench = Bench(scripts)
     told: list[int] = []
-    for number in range(256):
-        bench.committer.place(bid(f"b-{number}"))
+    bench.committer.place(bid("x"))
     await eventually(lambda: len(scripts.flushed) == 1)
-    bench.committer.place(bid("last"))
-    for number in range(3_000):
-        bench.committer.refuse(_tells(told, number))
-    assert told == list(range(256)), "the first ones at once"
+    for number in range(AT_ONCE_BUSY + 100):
+        bench.committer.refusals.add(tells(told, number))
+    assert len(told) == AT_ONCE_BUSY
     scripts.gate.set()
-    await eventually(lambda: not len(bench.committer))
-    await eventually(lambda: len(told) == 3_000, "the others, also without another flush")
-    assert told == list(range(3_000)), "in their order"
-    await bench.stop()
+    await eventually(lambda: len(told) == AT_ONCE_BUSY + 100)
+    assert told == list(range(AT_ONCE_BUSY + 100)), "in their order"
 
-
-async def test_who_waits_for_a_refusal_is_told_when_a_flush_stands_still_or_the_gateway_ends() -> None:
-    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
     scripts.gate.clear()
-    bench = Bench(scripts)
-    bench.committer.place(bid("x"))
-    told: list[int] = []
-    for number in range(400):
-        bench.committer.refuse(_tells(told, number))
-    assert len(told) == 256
-    await eventually(lambda: len(told) == 400)
-    for number in range(600):
-        bench.committer.refuse(_tells(told, number))
-    assert len(told) < 1_000
+    bench.committer.place(bid("y"))
+    for number in range(AT_ONCE_IDLE + 100):
+        bench.committer.refusals.add(tells(told, number))
+    assert len(bench.committer.refusals) > 0
     scripts.gate.set()
     await bench.stop()
-    assert len(told) == 1_000
-    bench.committer.refuse(_tells(told, 0))
-    assert len(told) == 1_001
-
-
-async def test_who_has_gone_takes_nobodys_place_among_those_who_are_told() -> None:
-    """Clients that hang up and come again would else make the others wait, for as long as they like."""
-    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
-    scripts.gate.clear()
-    bench = Bench(scripts)
-    bench.committer.place(bid("x"))
-    told: list[int] = []
-    for number in range(256):
-        bench.committer.refuse(_tells(told, number))
-    for _ in range(5_000):
-        bench.committer.refuse(lambda: False)
-    bench.committer.refuse(_tells(told, 256))
-    assert len(told) == 256
-    scripts.gate.set()
-    await eventually(lambda: bench.committer.flushes_total == 1 and not bench.committer.told_later)
-    assert told == list(range(257))
-    await bench.stop()
-
-
-async def test_how_many_wait_for_a_refusal_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where clients hang up while they wait, so that connections bound nothing."""
-    monkeypatch.setattr(module, "_REFUSALS_MAX", 10)
-    scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
-    scripts.gate.clear()
-    bench = Bench(scripts)
-    bench.committer.place(bid("x"))
-    told: list[int] = []
-    for number in range(300):
-        bench.committer.refuse(_tells(told, number))
-    assert told == [*range(256), *range(266, 300)], "all but ten, who wait"
-    assert bench.committer.told_later == 10
-    scripts.gate.set()
-    await bench.stop()
-    assert len(told) == 300
+    assert len(told) == AT_ONCE_BUSY + AT_ONCE_IDLE + 200
+    bench.committer.refusals.add(tells(told, 0))
+    assert len(told) == AT_ONCE_BUSY + AT_ONCE_IDLE + 201
 
 
 async def test_a_full_queue_sheds_at_once() -> None:

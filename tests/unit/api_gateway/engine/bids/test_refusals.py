@@ -1,0 +1,120 @@
+"""When clients are told that their bids are shed, on clocks of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from api_gateway.engine.bids import refusals as module
+from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE, Refusals, Tell
+from tests.waiting import eventually
+
+
+def tells(told: list[int], number: int) -> Tell:
+    """A client that is still there."""
+
+    def tell() -> bool:
+        told.append(number)
+        return True
+
+    return tell
+
+
+class World:
+    """Refusals, and a core that is busy for a part of the time."""
+
+    def __init__(self) -> None:
+        self.now_s = self.cpu_s = 100.0
+        self.refusals = Refusals(clock=lambda: self.now_s, cpu_clock=lambda: self.cpu_s)
+        self.told: list[int] = []
+        self._next = 0
+
+    def shed(self, clients: int) -> None:
+        for _ in range(clients):
+            self.refusals.add(tells(self.told, self._next))
+            self._next += 1
+
+    def flush(self, bids: int, *, busy: float, took_s: float = 0.1) -> int:
+        """Returns how many were told after it."""
+        before = len(self.told)
+        self.now_s += took_s
+        self.cpu_s += took_s * busy
+        self.refusals.flushed(bids)
+        return len(self.told) - before
+
+
+async def test_while_the_core_is_busy_one_that_is_shed_is_told_for_each_bid_that_is_decided() -> None:
+    """However many clients come: else telling them would leave no time for the flushes."""
+    world = World()
+    world.shed(5_000)
+    assert world.told == list(range(AT_ONCE_BUSY)), "the first ones at once"
+    assert world.flush(1_000, busy=1.0) == 1_000
+    world.shed(10)
+    assert world.flush(1_000, busy=0.9) == 1_000, "those who come meanwhile wait behind the others"
+    assert world.flush(1, busy=1.0) == AT_ONCE_BUSY, "and some after each flush, however few bids it had"
+    assert world.told == list(range(len(world.told))), "in their order"
+    world.refusals.close()
+
+
+async def test_while_it_has_time_to_spare_many_are_told() -> None:
+    world = World()
+    world.shed(20_000)
+    assert world.flush(10, busy=0.5) == AT_ONCE_IDLE
+    assert world.flush(10, busy=1.0) == AT_ONCE_BUSY, "its core is busy again"
+    assert world.flush(10, busy=0.0, took_s=0.001) == AT_ONCE_BUSY, "a moment says nothing"
+    assert world.flush(10, busy=0.5) == AT_ONCE_IDLE
+    world.refusals.close()
+    assert world.told == list(range(20_000))
+
+
+async def test_so_many_are_told_in_the_time_of_a_flush_then() -> None:
+    world = World()
+    world.shed(1)
+    world.flush(1, busy=0.1)
+    world.shed(AT_ONCE_IDLE)
+    assert len(world.told) == AT_ONCE_IDLE + 1
+    world.shed(1)
+    assert (len(world.told), len(world.refusals)) == (AT_ONCE_IDLE + 1, 1)
+    world.refusals.close()
+
+
+async def test_they_are_told_when_no_flush_ends() -> None:
+    world = World()
+    world.shed(4 * AT_ONCE_BUSY)
+    assert len(world.told) == AT_ONCE_BUSY
+    await eventually(lambda: len(world.told) == 4 * AT_ONCE_BUSY)
+    assert world.told == list(range(4 * AT_ONCE_BUSY))
+
+
+async def test_who_has_gone_takes_nobodys_place() -> None:
+    """Clients that hang up and come again would else make the others wait, for as long as they like."""
+    world = World()
+    world.shed(AT_ONCE_BUSY)
+    for _ in range(5_000):
+        world.refusals.add(lambda: False)
+    world.shed(1)
+    assert len(world.told) == AT_ONCE_BUSY
+    assert world.flush(1, busy=1.0) == 1
+    assert len(world.refusals) == 0
+
+
+async def test_one_that_cannot_be_told_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> bool:
+        raise RuntimeError("a defect")
+
+    world = World()
+    world.shed(AT_ONCE_BUSY)
+    world.refusals.add(fail)
+    world.shed(1)
+    assert world.flush(1, busy=1.0) == 1
+    assert "a refusal could not be told" in caplog.text
+
+
+async def test_how_many_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where clients hang up while they wait, so that connections bound nothing."""
+    monkeypatch.setattr(module, "WAITING_MAX", 10)
+    world = World()
+    world.shed(AT_ONCE_BUSY + 44)
+    assert world.told == [*range(AT_ONCE_BUSY), *range(AT_ONCE_BUSY + 10, AT_ONCE_BUSY + 44)], "all but ten, who wait"
+    assert len(world.refusals) == 10
+    world.refusals.close()
+    assert len(world.told) == AT_ONCE_BUSY + 44
