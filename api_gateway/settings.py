@@ -63,6 +63,8 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
         bid_queue_max: bids that may wait for a flush before the answer is 503, however fast they are decided.
         bid_wait_max_ms: milliseconds that a bid may be expected to wait for its verdict, at the rate of the last
             flushes; if it would be longer, the answer is 503. 512 bids may wait in any case. 0: no limit.
+        bid_wait_standing_ms: the same in a standing queue, which has been long for a second; 256 bids may wait in any
+            case. 0, or at least ``bid_wait_max_ms``: a standing queue has no bound of its own.
         redis_timeout_ms: bound of one round trip to Redis.
         resolve_ms: how long a bid whose answer got lost is looked for before the answer is OUTCOME_UNKNOWN.
         head_bytes_max: largest request line and headers together.
@@ -125,6 +127,7 @@ class Settings(IdentitySettings, ApiKeySettings, FeedTokenSettings):
     bid_ack_timeout_ms: int = Field(default=2_000, ge=10)
     bid_queue_max: int = Field(default=20_000, ge=1)
     bid_wait_max_ms: int = Field(default=1_000, ge=0)
+    bid_wait_standing_ms: int = Field(default=150, ge=0)
     redis_timeout_ms: int = Field(default=5_000, ge=50)
     resolve_ms: int = Field(default=3_000, ge=0)
     head_bytes_max: int = Field(default=32 * 1024, ge=1024)

@@ -134,7 +134,7 @@ def main(
     of_archive = {"rounds": rounds, "events": events, "per_message": per_message}
     parts: dict[str, Callable[[], object]] = {
         "gateway": lambda: bench_gateway(rounds=rounds, seconds=seconds, connections=connections, only=only),
-        "overload": lambda: bench_overload(rounds=rounds, seconds=seconds),
+        "overload": lambda: bench_overload(rounds=rounds, seconds=seconds, only=only),
         "growth": lambda: bench_growth(seconds=seconds, items_max=items, bids_max=bids),
         "viewers": lambda: bench_viewers(rounds=rounds, seconds=seconds, viewers_max=crowd),
         "broadcasters": lambda: bench_broadcasters(rounds=rounds, seconds=seconds),

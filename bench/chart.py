@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from bench.overload.gateway import PACES
 from load_tests.experiments.compare.document import Chart, Document, Section
 from load_tests.experiments.compare.page import html
 
@@ -76,9 +77,9 @@ def _archive(results: Sequence[Mapping[str, float]]) -> list[Chart]:
 def _overload(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Chart]:
     decided, slowest = {}, {}
     for setting, runs in results.items():
-        items, wait_ms = setting.split(", ")
-        for index, pace in enumerate(("0.8 of the peak", "twice the peak", "then half of it")):
-            name = f"{items} items, {wait_ms} ms, {pace}"
+        items, wait_ms, standing_ms = setting.split(", ")
+        for index, pace in enumerate(PACES):
+            name = f"{items} items, {wait_ms} ms, {standing_ms} ms if it stands, {pace}"
             decided[name] = statistics.median(run["paces"][index]["decided"] / run["peak"] for run in runs)
             slowest[name] = statistics.median(run["paces"][index]["p99_ms"] for run in runs)
     return _bars("decided per second", "of the peak", decided) + _bars("p99", "ms", slowest)

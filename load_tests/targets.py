@@ -9,8 +9,14 @@ from typing import Final
 
 from infrastructure.local.state import RunRecord, run_path
 
-CROWD_ENV: Final = {"GATEWAY_CONNECTIONS_PER_ADDRESS_MAX": "0", "FEED_CONNECTIONS_PER_ADDRESS_MAX": "0"}
-"""Settings of a platform that is started for a load run: all of its clients have the address of this machine."""
+CROWD_ENV: Final = {
+    "GATEWAY_CONNECTIONS_PER_ADDRESS_MAX": "0",
+    "FEED_CONNECTIONS_PER_ADDRESS_MAX": "0",
+    "BID_WAIT_STANDING_MS": "0",
+}
+"""Settings of a platform that is started for a load run. All of its clients have the address of this machine. Each
+bidder bids again as soon as it has its answer, so thousands of them are a standing queue for the whole run; what is
+measured is how many bids are decided, and how long they wait then, not how many are refused."""
 
 
 class TargetError(Exception):

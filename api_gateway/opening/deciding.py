@@ -65,7 +65,11 @@ def join_deciding(settings: Settings, guarded: GuardedRedis, nats: NatsLink, tra
     committer = Committer(
         guarded.bid_scripts,
         guarded.redis,
-        bound=QueueBound(queue_max=settings.bid_queue_max, wait_s=settings.bid_wait_max_ms / 1000),
+        bound=QueueBound(
+            queue_max=settings.bid_queue_max,
+            wait_s=settings.bid_wait_max_ms / 1000,
+            standing_s=settings.bid_wait_standing_ms / 1000,
+        ),
         resolve_s=settings.resolve_ms / 1000,
         on_outbox=relay.notice,
         on_given_out=guarded.shards.given_out,

@@ -1,7 +1,8 @@
 """What a gateway does when more is asked of it than it can: bids at 0.8 of its peak, at twice its peak, at half of it.
 
 The peak is that of a closed loop, measured just before. Latencies count from when a bid was due. A gateway sheds bids
-that would wait for longer than ``BID_WAIT_MAX_MS``; with 0 it lets 20,000 bids wait.
+that would wait for longer than ``BID_WAIT_MAX_MS``, and in a standing queue for longer than ``BID_WAIT_STANDING_MS``;
+with both 0 it lets 20,000 bids wait.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 import uvloop
@@ -29,6 +30,8 @@ _CONNECTIONS_MAX: Final = 12_000
 _OPEN_S: Final = 0.3
 """For how long the requests of twice the peak may be without an answer before there are too few connections."""
 _CLOSED_CONNECTIONS: Final = 128
+_BURST_S: Final = 2.0
+"""The beginning of twice the peak, which is told apart: a queue becomes a standing one, and is worked off."""
 _NORMAL_MS: Final = 50.0
 """An answer that comes within this is a normal one."""
 
@@ -90,53 +93,72 @@ async def _run(port: int, item_ids: list[str], *, seconds: float, warm_up_s: flo
         cpu_s=lambda: 0.0,
     )
     peak = tally.answered / took_s
-    paces = [(0.8 * peak, seconds), (2 * peak, seconds), (0.5 * peak, seconds)]
+    paces = [(0.8 * peak, seconds), (2 * peak, _BURST_S), (2 * peak, seconds), (0.5 * peak, seconds)]
     # Else the requests would wait in the generator, and the gateway had no more of them than it has connections.
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
     connections = min(_CONNECTIONS_MAX, files, max(_CONNECTIONS_MIN, int(2 * peak * _OPEN_S)))
     courses = await offer(port, requests, paces=paces, connections=connections)
     after = courses[-1]
     began_s = min((answer.due_s for answer in after.answers), default=0.0)
-    return Run(peak, [_pace(course, seconds) for course in courses], _normal_again_s(after, began_s))
+    told = [_pace(course, length) for course, (_, length) in zip(courses, paces, strict=True)]
+    return Run(peak, told, _normal_again_s(after, began_s))
 
 
-WAITS_MS: Final = (0, 200, 1_000)
-"""The values of ``BID_WAIT_MAX_MS`` that are compared: without a bound, and two bounds."""
+class Setting(NamedTuple):
+    """What is compared: bids over so many items, and how many milliseconds a bid may wait; 0 is without a bound."""
+
+    items: int
+    wait_ms: int
+    standing_ms: int
 
 
-def bench_overload(*, rounds: int, seconds: float) -> dict[tuple[int, int], list[Run]]:
-    """Run it for one item and for a thousand, in ``rounds`` rounds, and print the medians; by the number of items, and
-    how many milliseconds a bid may wait."""
-    results: dict[tuple[int, int], list[Run]] = {(items, wait_ms): [] for items in (1, 1_000) for wait_ms in WAITS_MS}
+SETTINGS: Final = [Setting(items, *waits) for items in (1, 1_000) for waits in ((0, 0), (1_000, 0), (1_000, 150))]
+PACES: Final = ("0.8 of the peak", f"twice the peak, {_BURST_S:.0f} s", "twice the peak, then", "then half of it")
+"""The names of a run's paces."""
+
+
+def bench_overload(*, rounds: int, seconds: float, only: str = "") -> dict[Setting, list[Run]]:
+    """Run the settings whose name contains ``only``, in ``rounds`` rounds, and print the medians."""
+    results: dict[Setting, list[Run]] = {setting: [] for setting in SETTINGS if only in _name(setting)}
+    if not results:
+        click.echo(f"overload: no setting is called like {only!r}; they are: {'; '.join(map(_name, SETTINGS))}")
+        return {}
     with cores_apart(), tempfile.TemporaryDirectory(prefix="bidding-bench-") as directory:
         stack = Stack(Path(directory), ports=Ports.free(), services=(), migrate=True, redis_appendfsync="everysec")
         try:
             asyncio.run(stack.start())
             for number in range(rounds):
-                for (items, wait_ms), runs in results.items():
-                    env = {"OPEN_CATALOGUE": "true", "LOG_LEVEL": "ERROR", "BID_WAIT_MAX_MS": str(wait_ms)}
-                    # All bidders come from one address of this machine.
-                    env["GATEWAY_CONNECTIONS_PER_ADDRESS_MAX"] = "0"
-                    ids = [f"overload-{number}-{items}-{wait_ms}-{one}" for one in range(items)]
-                    with served("api_gateway", stack.service_env | env, stack.ports.gateway):
-                        run = _run(stack.ports.gateway, ids, seconds=seconds, warm_up_s=1.0 + items * 0.01)
-                        runs.append(uvloop.run(run))
-                    click.echo(
-                        f"round {number + 1}/{rounds}  {items} items, {_bound(wait_ms)}: peak {runs[-1].peak:,.0f}/s"
-                    )
+                for setting, runs in results.items():
+                    runs.append(_measured(stack, setting, f"overload-{number}", seconds=seconds))
+                    click.echo(f"round {number + 1}/{rounds}  {_name(setting)}: peak {runs[-1].peak:,.0f} bids/s")
         finally:
             asyncio.run(stack.stop())
     _report(results)
     return results
 
 
-def _report(results: dict[tuple[int, int], list[Run]]) -> None:
+def _measured(stack: Stack, setting: Setting, prefix: str, *, seconds: float) -> Run:
+    env = stack.service_env | {
+        "OPEN_CATALOGUE": "true",
+        "LOG_LEVEL": "ERROR",
+        "BID_WAIT_MAX_MS": str(setting.wait_ms),
+        "BID_WAIT_STANDING_MS": str(setting.standing_ms),
+        # All bidders come from one address of this machine.
+        "GATEWAY_CONNECTIONS_PER_ADDRESS_MAX": "0",
+    }
+    item_ids = ["-".join(map(str, (prefix, *setting, one))) for one in range(setting.items)]
+    with served("api_gateway", env, stack.ports.gateway):
+        warm_up_s = 1.0 + setting.items * 0.01
+        return uvloop.run(_run(stack.ports.gateway, item_ids, seconds=seconds, warm_up_s=warm_up_s))
+
+
+def _report(results: dict[Setting, list[Run]]) -> None:
     click.echo()
     head = f"{'':28}{'offered/s':>11}{'decided/s':>11}{'of peak':>9}{'shed/s':>9}{'p50 ms':>9}{'p99 ms':>9}"
     click.echo(f"{head}{'shed p99':>10}{'unanswered':>12}")
-    for (items, wait_ms), runs in results.items():
-        click.echo(f"{items:,} items, {_bound(wait_ms)}")
-        for index, name in enumerate(("0.8 of the peak", "twice the peak", "then half of it")):
+    for setting, runs in results.items():
+        click.echo(_name(setting))
+        for index, name in enumerate(PACES):
             paces = [run.paces[index] for run in runs]
             of_peak = statistics.median(run.paces[index].decided / run.peak for run in runs)
             click.echo(
@@ -149,8 +171,12 @@ def _report(results: dict[tuple[int, int], list[Run]]) -> None:
         click.echo(f"{'':4}normal again after {statistics.median(again):.2f} s ({min(again):.2f} to {max(again):.2f})")
 
 
-def _bound(wait_ms: int) -> str:
-    return f"a bid may wait {wait_ms} ms" if wait_ms else "20,000 bids may wait"
+def _name(setting: Setting) -> str:
+    items = f"{setting.items:,} items" if setting.items > 1 else "one item"
+    if not setting.wait_ms:
+        return f"{items}, 20,000 bids may wait"
+    standing = f", {setting.standing_ms} ms in a standing queue" if setting.standing_ms else ""
+    return f"{items}, a bid may wait {setting.wait_ms:,} ms{standing}"
 
 
 def _median(paces: list[Pace], name: str) -> float:

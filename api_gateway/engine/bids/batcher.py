@@ -96,10 +96,10 @@ class Batcher:
         if self._in_flight or not self._length:
             return []
         flush: list[list[PendingBid]] = []
-        taken = 0
+        taken, taken_max = 0, min(BIDS_PER_FLUSH_MAX, self._bound.flush_max)
         for _ in range(self._calls_per_item):
             left_over: dict[str, list[PendingBid]] = {}
-            while self._waiting and taken < BIDS_PER_FLUSH_MAX:
+            while self._waiting and taken < taken_max:
                 item_id, waiting = next(iter(self._waiting.items()))
                 del self._waiting[item_id]
                 call = waiting[:BIDS_PER_CALL_MAX]
@@ -109,7 +109,7 @@ class Batcher:
                 flush.append(call)
                 taken += len(call)
             self._waiting.update(left_over)
-            if not self._waiting or taken >= BIDS_PER_FLUSH_MAX:
+            if not self._waiting or taken >= taken_max:
                 break
         self._length -= taken
         self._in_flight = True

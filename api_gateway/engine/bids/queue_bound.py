@@ -2,22 +2,37 @@
 
 A bound in bids would have to be another one for each machine and each spread of bids: 20,000 of them are half a second
 on one item, and four on a thousand. No network here; the clock is given.
+
+There are two bounds, since a long queue is either a burst or a standing queue. A burst is worked off by itself, and its
+bids may wait for long. A queue that stays long gains nobody anything: as many bids are decided with a short one, and
+each of them sooner. So once a queue has been long for a while, its bound is the lower one, until it has been short.
+(This is the observation behind CoDel, RFC 8289. Its words are used here: the target, and the interval.)
 """
 
 from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Final
 
 ALWAYS_MAX: Final = 512
 """So many may wait however long the last flushes took, so that one batch of 500 bids is never refused in part."""
+STANDING_MAX: Final = 256
+"""The same for a standing queue: a batch that comes then may be refused in part."""
+INTERVAL_S: Final = 1.0
+"""For how long a queue must be long before it is called a standing one."""
 _FULL: Final = 256
 """Bids of a flush that shows what can be decided, however quick it is."""
-_KEPT: Final = 0.5
-"""Of what is known by the flushes before, with each new one. After a stall the rate doubles with each flush, then."""
-
+_KEPT: Final = 4
+"""How many flushes the rate comes from. The one that took longest is left out: a single stall tells nothing of the
+next flush."""
+_SHORT: Final = 0.5
+"""A queue is short if it takes at most this part of the time for which a bid may wait in a standing one."""
+_ALWAYS_SHORT: Final = 64
+"""And if it has so few bids."""
 _LONG: Final = 0.25
 """What part of the time a flush may take before it shows, however few bids it has, what can be decided."""
 
@@ -26,67 +41,100 @@ class QueueBound:
     """The bound of a queue from which flushes are taken, one at a time.
 
     A bid waits for those that are in flight, and for those before it. So together they may be as many as are decided in
-    ``wait_s``, at the rate of the last flushes. What a quick flush of few bids shows is not what Redis can do but what
-    it was asked for, so such a flush can only raise the rate. A flush that takes long tells of itself while it is in
-    flight: it has so many bids, and they are not decided yet.
+    ``wait_s``, or in ``standing_s`` if it is a standing queue, at the rate of the last flushes. What a quick flush of
+    few bids shows is not what Redis can do but what it was asked for, so such a flush can only raise the rate. A flush
+    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet.
 
     Attributes:
+        rate: bids decided in a second, as far as the flushes tell; infinite where they do not yet.
         waiting_max: how many may wait now, if the flush that is in flight does not take long.
     """
 
-    def __init__(self, *, queue_max: int, wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, queue_max: int, wait_s: float, standing_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """
         Args:
             queue_max: bids that may wait in any case.
-            wait_s: how long a bid may be expected to wait for its verdict; 0: any time.
+            wait_s: seconds that a bid may be expected to wait for its verdict; 0: any time.
+            standing_s: the same for a standing queue, if it is less; 0: there is no such bound.
         """
         self._queue_max = queue_max
-        self._always = min(ALWAYS_MAX, queue_max)
         self._wait_s = wait_s or math.inf
-        self._long_s = self._wait_s * _LONG
+        self._has_two_bounds = 0 < standing_s < self._wait_s
+        self._standing_s = standing_s if self._has_two_bounds else self._wait_s
         self._clock = clock
         self._in_flight = 0
         self._is_full_flush = False
         self._since_s = 0.0
-        # Of the flushes that count, each half as much as the next one. Without any, no rate is known.
-        self._bids = math.inf
-        self._seconds = 1.0
-        self.waiting_max = queue_max
+        # Bids and seconds of the last flushes that count. Without any, no rate is known.
+        self._flushes: deque[tuple[int, float]] = deque(maxlen=_KEPT)
+        self.rate = math.inf
+        self._refused_at_s = -math.inf
+        # Since when the queue has been long; infinite while it is short.
+        self._long_since_s = math.inf
+        self._let_wait(self._wait_s, ALWAYS_MAX)
 
     @property
-    def rate(self) -> float:
-        """Bids decided in a second, as far as the flushes tell; infinite where they do not yet."""
-        return self._bids / self._seconds
+    def flush_max(self) -> float:
+        """How many bids the next flush may have: as many as may wait in a standing queue."""
+        return max(_FULL, self.rate * self._standing_s)
 
     def admits(self, waiting: int) -> bool:
         """Whether one more may wait, beside so many."""
         if waiting < self._always:
             return True
-        if waiting >= self.waiting_max:
-            return False
+        if waiting < self.waiting_max and self._is_soon_over(waiting):
+            return True
+        self._refused_at_s = self._clock()
+        return False
+
+    def _is_soon_over(self, waiting: int) -> bool:
+        """Whether the flush that is in flight, and so many, are decided in the time."""
         if not self._in_flight:
             return True
         took_s = self._clock() - self._since_s
-        return took_s < self._long_s or waiting + self._in_flight < self._in_flight / took_s * self._wait_s
+        return took_s < self._long_s or waiting + self._in_flight < self._in_flight / took_s * self._most_s
 
     def taken(self, bids: int, left: int) -> None:
         """A flush of so many was taken, and so many go on waiting."""
         self._in_flight = bids
         self._is_full_flush = bids >= _FULL or left > 0
         self._since_s = self._clock()
+        if self._has_two_bounds:
+            self._look_whether_it_stands(bids + left)
         self._bind()
+
+    def _look_whether_it_stands(self, bids: int) -> None:
+        """Take the bound that a queue of so many gets, those in flight among them."""
+        is_short = bids <= max(_ALWAYS_SHORT, self.rate * self._standing_s * _SHORT)
+        # A queue that is short because bids were refused would be long again at once.
+        if is_short and self._since_s - self._refused_at_s > self._standing_s:
+            self._long_since_s = math.inf
+            self._let_wait(self._wait_s, ALWAYS_MAX)
+            return
+        self._long_since_s = min(self._long_since_s, self._since_s)
+        if self._since_s - self._long_since_s >= INTERVAL_S:
+            self._let_wait(self._standing_s, STANDING_MAX)
 
     def done(self) -> None:
         """The flush is over."""
         # A clock may tell the same twice.
         took_s = max(self._clock() - self._since_s, 1e-6)
         if self._is_full_flush or took_s >= self._long_s or self._in_flight / took_s > self.rate:
-            is_first = math.isinf(self._bids)
-            self._bids = self._in_flight + (0.0 if is_first else self._bids * _KEPT)
-            self._seconds = took_s + (0.0 if is_first else self._seconds * _KEPT)
+            self._flushes.append((self._in_flight, took_s))
+            slowest = max(self._flushes, key=itemgetter(1)) if len(self._flushes) > 1 else (0, 0.0)
+            bids, seconds = map(sum, zip(*self._flushes, strict=True))
+            self.rate = (bids - slowest[0]) / (seconds - slowest[1])
         self._in_flight = 0
         self._bind()
 
+    def _let_wait(self, most_s: float, always: int) -> None:
+        self._most_s = most_s
+        self._long_s = most_s * _LONG
+        self._always = min(always, self._queue_max)
+        self._bind()
+
     def _bind(self) -> None:
-        room = self.rate * self._wait_s - self._in_flight
+        room = self.rate * self._most_s - self._in_flight
         self.waiting_max = int(max(self._always, min(self._queue_max, room)))

@@ -14,7 +14,7 @@ from bench.__main__ import main
 from bench.chart import page
 from bench.gateway import Result
 from bench.growth import Step
-from bench.overload.gateway import Pace, Run
+from bench.overload.gateway import PACES, Pace, Run, Setting
 from bench.results import BenchRun, now
 
 
@@ -58,12 +58,12 @@ def test_curves_and_paces_are_drawn_from_what_their_parts_return() -> None:
     steps = [Step(1, 9_000.0, 1.0, 5.0, 0), Step(1_000_000, 8_000.0, 1.0, 7.0, 1_232)]
     run.add("growth", now(), (steps, []))
     pace = Pace(160.0, 90.0, 70.0, 0, 1.0, 12.5, 2.0)
-    run.add("overload", now(), {(1, 200): [Run(100.0, [pace, pace, pace], 0.1)]})
+    run.add("overload", now(), {Setting(1, 1_000, 150): [Run(100.0, [pace] * len(PACES), 0.1)]})
     run.add("cache-hits", now(), {(0.9, 0.1): {"ours": 0.5}})
     run.end()
     told = page(run.told)
     assert "by items in Redis: 1: 9,000.0, 1,000,000: 8,000.0" in told
-    assert "1 items, 200 ms, twice the peak: 0.90" in told
+    assert "1 items, 1000 ms, 150 ms if it stands, twice the peak, then: 0.90" in told
     assert "cache-hits" not in told, "it has nothing to draw"
     assert "did not come to its end" not in told
 

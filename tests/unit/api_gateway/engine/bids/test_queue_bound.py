@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_gateway.contract.schemas import BATCH_MAX
 from api_gateway.engine.bids.batcher import BIDS_PER_FLUSH_MAX
-from api_gateway.engine.bids.queue_bound import ALWAYS_MAX, QueueBound
+from api_gateway.engine.bids.queue_bound import ALWAYS_MAX, INTERVAL_S, STANDING_MAX, QueueBound
 
 WAIT_S = 0.2
+STANDING_S = 0.05
 QUEUE_MAX = 20_000
 
 
 class World:
     """A queue with its bound, and Redis, which decides so many bids a second."""
 
-    def __init__(self, *, queue_max: int = QUEUE_MAX, wait_s: float = WAIT_S) -> None:
+    def __init__(self, *, queue_max: int = QUEUE_MAX, wait_s: float = WAIT_S, standing_s: float = 0.0) -> None:
         self.now_s = 100.0
-        self.bound = QueueBound(queue_max=queue_max, wait_s=wait_s, clock=lambda: self.now_s)
+        self.bound = QueueBound(queue_max=queue_max, wait_s=wait_s, standing_s=standing_s, clock=lambda: self.now_s)
 
     def flush(self, bids: int, *, rate: float, left: int = 0) -> None:
         self.bound.taken(bids, left)
@@ -78,7 +81,17 @@ def test_a_small_flush_that_leaves_bids_behind_shows_it() -> None:
     assert abs(world.bound.rate - 5_000) < 1
 
 
-def test_after_a_stall_small_flushes_raise_the_rate_again() -> None:
+def test_a_single_stall_says_nothing_of_the_next_flush() -> None:
+    world = World()
+    for _ in range(5):
+        world.flush(1_000, rate=20_000)
+    world.flush(50, rate=100)
+    assert abs(world.bound.rate - 20_000) < 1
+    world.flush(50, rate=100)
+    assert world.bound.rate < 10_000, "two of the last four do"
+
+
+def test_when_redis_is_quick_again_small_flushes_show_it() -> None:
     world = World()
     world.flush(300, rate=150)
     assert world.bound.waiting_max == ALWAYS_MAX
@@ -86,6 +99,70 @@ def test_after_a_stall_small_flushes_raise_the_rate_again() -> None:
     while world.bound.rate < 10_000:
         world.flush(30, rate=15_000)
     assert world.now_s - began_s < 0.1
+
+
+def long_queue(world: World, *, seconds: float, rate: float = 10_000) -> None:
+    """Flushes behind each of which 1,000 bids wait."""
+    until_s = world.now_s + seconds
+    while world.now_s < until_s:
+        world.flush(1_000, rate=rate, left=1_000)
+
+
+def test_a_queue_that_stays_long_gets_the_lower_bound() -> None:
+    world = World(standing_s=STANDING_S)
+    long_queue(world, seconds=INTERVAL_S * 0.9)
+    assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1, "it may be a burst"
+    long_queue(world, seconds=INTERVAL_S * 0.3)
+    assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
+
+
+def test_a_queue_that_was_short_meanwhile_is_no_standing_one() -> None:
+    world = World(standing_s=STANDING_S)
+    for _ in range(5):
+        long_queue(world, seconds=INTERVAL_S * 0.6)
+        world.flush(int(10_000 * STANDING_S / 2), rate=10_000)
+    assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1
+
+
+def test_a_standing_queue_is_over_when_it_is_short_and_nothing_was_refused() -> None:
+    world = World(standing_s=STANDING_S)
+    long_queue(world, seconds=2 * INTERVAL_S)
+    for _ in range(20):
+        assert not world.bound.admits(QUEUE_MAX)
+        world.flush(100, rate=10_000)
+    assert world.bound.waiting_max == 10_000 * STANDING_S, "it is short only because bids were refused"
+    while world.bound.waiting_max < 10_000 * WAIT_S - 1:
+        world.flush(100, rate=10_000)
+        assert world.now_s < 200
+    long_queue(world, seconds=INTERVAL_S * 0.9)
+    assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1, "a new burst may be as long as the first one"
+
+
+def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> None:
+    world = World(standing_s=STANDING_S)
+    long_queue(world, seconds=5, rate=1_000)
+    assert world.bound.waiting_max == STANDING_MAX
+    world.bound.taken(256, 0)
+    world.now_s += 60
+    assert world.bound.admits(STANDING_MAX - 1)
+    assert not world.bound.admits(STANDING_MAX)
+
+
+def test_a_bound_of_a_standing_queue_that_is_no_lower_is_none() -> None:
+    for standing_s in (WAIT_S, 2 * WAIT_S):
+        world = World(standing_s=standing_s)
+        long_queue(world, seconds=5)
+        assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1
+
+
+def test_a_flush_has_what_may_wait_in_a_standing_queue() -> None:
+    world = World(standing_s=STANDING_S)
+    assert world.bound.flush_max > BIDS_PER_FLUSH_MAX, "nothing is known yet"
+    world.flush(1_000, rate=10_000)
+    assert abs(world.bound.flush_max - 10_000 * STANDING_S) < 1
+    world = World(standing_s=STANDING_S)
+    world.flush(1_000, rate=100)
+    assert world.bound.flush_max == 256
 
 
 def test_what_one_request_brings_always_may_wait() -> None:
@@ -137,24 +214,71 @@ _A_FLUSH = st.tuples(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(_A_FLUSH, max_size=30), st.integers(1, 30_000), st.sampled_from([0.0, 0.001, 0.2, 5.0]))
+@given(
+    st.lists(_A_FLUSH, max_size=30),
+    st.integers(1, 30_000),
+    st.sampled_from([0.0, 0.001, 0.2, 5.0]),
+    st.sampled_from([0.0, 0.0001, 0.1, 9.0]),
+)
 def test_whatever_flushes_took_the_bound_is_one_and_comes_back(
-    flushes: list[tuple[int, float, int]], queue_max: int, wait_s: float
+    flushes: list[tuple[int, float, int]], queue_max: int, wait_s: float, standing_s: float
 ) -> None:
     """Also on a clock that stands still or goes back, and with flushes that fail at once or after minutes."""
-    world = World(queue_max=queue_max, wait_s=wait_s)
+    world = World(queue_max=queue_max, wait_s=wait_s, standing_s=standing_s)
     for bids, took_s, left in flushes:
         world.bound.taken(bids, left)
         world.now_s += took_s
-        assert world.bound.admits(min(ALWAYS_MAX, queue_max) - 1)
+        assert world.bound.admits(min(STANDING_MAX, queue_max) - 1)
         assert not world.bound.admits(queue_max)
         world.bound.done()
         assert world.bound.rate > 0
-        assert min(ALWAYS_MAX, queue_max) <= world.bound.waiting_max <= queue_max
-    for _ in range(40):
+        assert world.bound.flush_max >= 256
+        assert min(STANDING_MAX, queue_max) <= world.bound.waiting_max <= queue_max
+    # Until its refusals are old, a queue that stood is still taken for one.
+    for _ in range(40 + int(min(standing_s, wait_s or 9.0) * 1_000)):
         world.flush(20, rate=20_000)
     assert world.bound.rate > 19_000
     assert world.bound.waiting_max >= min(queue_max, 19_000 * wait_s)
+
+
+class Offered(NamedTuple):
+    """When the bids that were decided came, from the beginning on, and how long they waited; and how many were
+    refused."""
+
+    decided: list[tuple[float, float]]
+    refused: int
+
+
+def offer(world: World, *phases: tuple[float, float], rate: float, overhead_s: float) -> Offered:
+    """Bids that come so many times as fast as Redis decides them, for so many seconds. A flush costs something of its
+    own, and something for each bid."""
+    bound = world.bound
+    waiting: list[float] = []
+    in_flight: list[float] = []
+    decided: list[tuple[float, float]] = []
+    refused = 0
+    ends_s = arrived = 0.0
+    began_s = until_s = world.now_s
+    for times, seconds in phases:
+        until_s += seconds
+        while world.now_s < until_s:
+            world.now_s += 0.001
+            if in_flight and world.now_s >= ends_s:
+                bound.done()
+                decided += [(came_s - began_s, world.now_s - came_s) for came_s in in_flight]
+                in_flight = []
+            if not in_flight and waiting:
+                most = int(min(BIDS_PER_FLUSH_MAX, bound.flush_max))
+                in_flight, waiting = waiting[:most], waiting[most:]
+                bound.taken(len(in_flight), len(waiting))
+                ends_s = world.now_s + overhead_s + len(in_flight) / rate
+            arrived += rate * times * 0.001
+            while arrived >= 1 and bound.admits(len(waiting)):
+                arrived -= 1
+                waiting.append(world.now_s)
+            refused += int(arrived)
+            arrived %= 1
+    return Offered(decided, refused)
 
 
 @settings(max_examples=40, deadline=None)
@@ -162,32 +286,48 @@ def test_whatever_flushes_took_the_bound_is_one_and_comes_back(
 def test_whatever_is_offered_the_wait_is_bounded_and_redis_has_enough_to_do(
     rate: int, times: float, overhead_s: float
 ) -> None:
-    """Bids come ``times`` as fast as Redis decides them, from the start on, when nothing is known of it. A flush costs
-    something of its own, and something for each bid. At up to three times as many, the first ones wait no longer."""
-    world = World()
-    bound = world.bound
-    waiting: list[float] = []
-    in_flight: list[float] = []
-    ends_s = arrived = 0.0
-    decided, longest_s = 0, 0.0
-    began_s = world.now_s
-    counts_from_s = began_s if times <= 3 else began_s + 1.5
-    while world.now_s < began_s + 2.5:
-        world.now_s += 0.001
-        if in_flight and world.now_s >= ends_s:
-            bound.done()
-            decided += len(in_flight)
-            if in_flight[0] >= counts_from_s:
-                longest_s = max(longest_s, world.now_s - in_flight[0])
-            in_flight = []
-        if not in_flight and waiting:
-            in_flight, waiting = waiting[:BIDS_PER_FLUSH_MAX], waiting[BIDS_PER_FLUSH_MAX:]
-            bound.taken(len(in_flight), len(waiting))
-            ends_s = world.now_s + overhead_s + len(in_flight) / rate
-        arrived += rate * times * 0.001
-        while arrived >= 1 and bound.admits(len(waiting)):
-            arrived -= 1
-            waiting.append(world.now_s)
-        arrived %= 1
+    """From the start on, when nothing is known of it. At up to three times as many, the first ones wait no longer."""
+    decided, _ = offer(World(), (times, 2.5), rate=rate, overhead_s=overhead_s)
+    counts_from_s = 0.0 if times <= 3 else 1.5
+    longest_s = max(took_s for came_s, took_s in decided if came_s >= counts_from_s)
     assert longest_s <= 1.5 * max(WAIT_S, 2 * ALWAYS_MAX / rate)
-    assert decided >= 0.8 * 2.5 * rate
+    assert len(decided) >= 0.8 * 2.5 * rate
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2_000, 20_000), st.floats(1.3, 5), st.floats(0.0005, 0.002))
+def test_a_load_that_stays_above_the_capacity_is_decided_after_short_waits(
+    rate: int, times: float, overhead_s: float
+) -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    decided, _ = offer(world, (times, 5), rate=rate, overhead_s=overhead_s)
+    later = [took_s for came_s, took_s in decided if came_s >= 3]
+    assert max(later) <= 1.4 * max(0.15, 2 * STANDING_MAX / rate)
+    assert len(later) >= 0.8 * 1.8 * rate, "those of the last moments still wait"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2_000, 20_000), st.floats(0.0005, 0.002))
+def test_a_burst_that_is_worked_off_within_a_second_is_decided_and_not_refused(rate: int, overhead_s: float) -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    burst = ((0.5, 0.5), (1.6, 0.5), (0.1, 1.5))
+    assert offer(world, *burst, rate=rate, overhead_s=overhead_s).refused == 0
+    assert offer(world, *burst, rate=rate, overhead_s=overhead_s).refused == 0, "nor the next one"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2_000, 20_000), st.floats(0.2, 0.8), st.floats(0.0005, 0.002))
+def test_below_the_capacity_nothing_is_refused(rate: int, times: float, overhead_s: float) -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    assert offer(world, (times, 3), rate=rate, overhead_s=overhead_s).refused == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2_000, 20_000), st.floats(0.0005, 0.002))
+def test_after_a_load_above_the_capacity_nothing_is_refused_within_a_second(rate: int, overhead_s: float) -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    above = offer(world, (2, 4), (0.5, 0.5), rate=rate, overhead_s=overhead_s)
+    assert above.refused > 0
+    after, refused = offer(world, (0.5, 1), rate=rate, overhead_s=overhead_s)
+    assert refused == 0
+    assert max(took_s for _, took_s in after) < 0.1
