@@ -1,4 +1,4 @@
-"""What a gateway does when more is asked of it than it can: bids at 0.8 of its peak, at twice its peak, at half of it.
+"""What a gateway does below its peak and above it: bids at 0.4 and 0.8 of its peak, at twice its peak, at half of it.
 
 The peak is that of a closed loop, measured just before. Latencies count from when a bid was due. A gateway sheds bids
 that would wait for longer than ``BID_WAIT_MAX_MS``, and in a standing queue for longer than ``BID_WAIT_STANDING_MS``;
@@ -93,7 +93,13 @@ async def _run(port: int, item_ids: list[str], *, seconds: float, warm_up_s: flo
         cpu_s=lambda: 0.0,
     )
     peak = tally.answered / took_s
-    paces = [(0.8 * peak, seconds), (2 * peak, _BURST_S), (2 * peak, seconds), (0.5 * peak, seconds)]
+    paces = [
+        (0.4 * peak, seconds),
+        (0.8 * peak, seconds),
+        (2 * peak, _BURST_S),
+        (2 * peak, seconds),
+        (0.5 * peak, seconds),
+    ]
     # Else the requests would wait in the generator, and the gateway had no more of them than it has connections.
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
     connections = min(_CONNECTIONS_MAX, files, max(_CONNECTIONS_MIN, int(2 * peak * _OPEN_S)))
@@ -113,7 +119,13 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final = [Setting(items, *waits) for items in (1, 1_000) for waits in ((0, 0), (1_000, 0), (1_000, 150))]
-PACES: Final = ("0.8 of the peak", f"twice the peak, {_BURST_S:.0f} s", "twice the peak, then", "then half of it")
+PACES: Final = (
+    "0.4 of the peak",
+    "0.8 of the peak",
+    f"twice the peak, {_BURST_S:.0f} s",
+    "twice the peak, then",
+    "then half of it",
+)
 """The names of a run's paces."""
 
 
