@@ -82,6 +82,9 @@ class QueueBound:
 
     def admits(self, waiting: int) -> bool:
         """Whether one more may wait, beside so many."""
+        if not waiting and not self._in_flight and self._long_since_s < math.inf:
+            # The first one after a silence, in which no flush could show that the queue was empty.
+            self._look_whether_it_stands(0, self._clock())
         if waiting < self._always:
             return True
         if waiting < self.waiting_max and self._is_soon_over(waiting):
@@ -102,19 +105,19 @@ class QueueBound:
         self._is_full_flush = bids >= _FULL or left > 0
         self._since_s = self._clock()
         if self._has_two_bounds:
-            self._look_whether_it_stands(bids + left)
+            self._look_whether_it_stands(bids + left, self._since_s)
         self._bind()
 
-    def _look_whether_it_stands(self, bids: int) -> None:
+    def _look_whether_it_stands(self, bids: int, now_s: float) -> None:
         """Take the bound that a queue of so many gets, those in flight among them."""
         is_short = bids <= max(_ALWAYS_SHORT, self.rate * self._standing_s * _SHORT)
         # A queue that is short because bids were refused would be long again at once.
-        if is_short and self._since_s - self._refused_at_s > self._standing_s:
+        if is_short and now_s - self._refused_at_s > self._standing_s:
             self._long_since_s = math.inf
             self._let_wait(self._wait_s, ALWAYS_MAX)
             return
-        self._long_since_s = min(self._long_since_s, self._since_s)
-        if self._since_s - self._long_since_s >= INTERVAL_S:
+        self._long_since_s = min(self._long_since_s, now_s)
+        if now_s - self._long_since_s >= INTERVAL_S:
             self._let_wait(self._standing_s, STANDING_MAX)
 
     def done(self) -> None:

@@ -138,6 +138,46 @@ def test_a_standing_queue_is_over_when_it_is_short_and_nothing_was_refused() -> 
     assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1, "a new burst may be as long as the first one"
 
 
+def standing(*, rate: float = 10_000) -> World:
+    """The last flush of a standing queue has just ended, with nothing behind it; nothing was refused."""
+    world = World(standing_s=STANDING_S)
+    long_queue(world, seconds=2 * INTERVAL_S, rate=rate)
+    world.flush(400, rate=rate)
+    assert world.bound.waiting_max == rate * STANDING_S
+    return world
+
+
+def test_an_empty_queue_is_short_also_when_its_last_flush_was_large() -> None:
+    """Else the first burst after an hour without a bid would meet the bound of the queue before."""
+    world = standing()
+    world.now_s += 3_600
+    assert all(world.bound.admits(waiting) for waiting in range(int(10_000 * WAIT_S)))
+    assert not world.bound.admits(int(10_000 * WAIT_S))
+
+
+def test_an_empty_queue_is_a_standing_one_until_its_refusals_are_old() -> None:
+    world = standing()
+    assert not world.bound.admits(QUEUE_MAX)
+    world.now_s += STANDING_S / 2
+    assert world.bound.admits(0)
+    assert not world.bound.admits(int(10_000 * STANDING_S))
+    world.now_s += 2 * STANDING_S
+    assert world.bound.admits(0)
+    assert world.bound.admits(int(10_000 * STANDING_S))
+
+
+def test_large_batches_with_pauses_between_them_are_no_standing_queue() -> None:
+    """A flush has all of a batch, so no flush shows that the queue is empty for most of the time."""
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        for batch in (400, 400, 400, 800):
+            came_s = world.now_s
+            assert all(world.bound.admits(waiting) for waiting in range(batch))
+            for left in range(batch - 400, -1, -400):
+                world.flush(400, rate=3_000, left=left)
+            world.now_s = came_s + 1
+
+
 def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> None:
     world = World(standing_s=STANDING_S)
     long_queue(world, seconds=5, rate=1_000)
