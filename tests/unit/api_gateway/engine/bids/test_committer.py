@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import cast
 
 import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE
 from api_gateway.engine.bids.scripts import Decided
-from shared.domain.errors import OutcomeUnknown, Overloaded
+from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from shared.names import shard_of
 from shared.redis_layout.cursors import Lineage
 from tests.unit.api_gateway.engine.bids.bench import ACCEPTED, LINEAGE, REFUSED, Bench, FakeScripts, bid
@@ -156,6 +158,20 @@ async def test_a_bug_does_not_stop_the_only_flusher() -> None:
     bench.committer.place(second)
     assert await second.verdict == REFUSED
     await bench.stop()
+
+
+async def test_only_a_flush_that_was_decided_shows_how_many_are() -> None:
+    bids = [bid(f"b-{number}") for number in range(256)]
+    answers = ([Unavailable("no Redis")], Unavailable("no Redis"), [ItemMissing()], [], [OutcomeUnknown()])
+    for undecided in answers:
+        bench = Bench(FakeScripts(undecided, [Decided([REFUSED] * 256, 0, 0, LINEAGE)]), queue_max=256)
+        for is_decided in (False, True):
+            again = [bid(one.bid_id) for one in bids]
+            for one in again:
+                bench.committer.place(one)
+            await eventually(lambda again=again: all(one.verdict.done() for one in again))
+            assert math.isfinite(bench.bound.rate) is is_decided
+        await bench.stop()
 
 
 async def test_a_cancellation_out_of_the_driver_leaves_no_bid_without_an_answer() -> None:

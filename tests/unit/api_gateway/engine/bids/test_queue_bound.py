@@ -23,10 +23,10 @@ class World:
         self.now_s = 100.0
         self.bound = QueueBound(queue_max=queue_max, wait_s=wait_s, standing_s=standing_s, clock=lambda: self.now_s)
 
-    def flush(self, bids: int, *, rate: float, left: int = 0) -> None:
+    def flush(self, bids: int, *, rate: float, left: int = 0, is_decided: bool = True) -> None:
         self.bound.taken(bids, left)
         self.now_s += bids / rate
-        self.bound.done()
+        self.bound.done(is_decided=is_decided)
 
 
 def test_before_anything_is_known_only_the_hard_bound_holds() -> None:
@@ -85,10 +85,32 @@ def test_a_single_stall_says_nothing_of_the_next_flush() -> None:
     world = World()
     for _ in range(5):
         world.flush(1_000, rate=20_000)
-    world.flush(50, rate=100)
+    world.flush(100, rate=200)
     assert abs(world.bound.rate - 20_000) < 1
-    world.flush(50, rate=100)
+    world.flush(100, rate=200)
     assert world.bound.rate < 10_000, "two of the last four do"
+
+
+def test_a_stall_with_few_bids_tells_nothing_once_it_is_over() -> None:
+    """Else a quiet gateway would know no rate but that of flushes of one bid, until the burst is there."""
+    world = World()
+    world.flush(3, rate=1)
+    for _ in range(10):
+        world.flush(1, rate=500)
+    assert world.bound.waiting_max == QUEUE_MAX
+
+
+def test_a_flush_of_which_nothing_was_decided_is_not_a_quick_one() -> None:
+    """Redis refuses the connection, say. When it is there again, all come at once who were told to try again."""
+    world = World()
+    for _ in range(5):
+        world.flush(1_000, rate=3_000)
+    for _ in range(5):
+        world.flush(300, rate=3_000_000, is_decided=False)
+    assert abs(world.bound.rate - 3_000) < 1
+    for _ in range(5):
+        world.flush(300, rate=100, is_decided=False)
+    assert world.bound.rate < 110, "one that was waited for shows that nothing is decided"
 
 
 def test_when_redis_is_quick_again_small_flushes_show_it() -> None:
