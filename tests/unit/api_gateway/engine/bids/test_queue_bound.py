@@ -138,6 +138,14 @@ def test_a_queue_that_stays_long_gets_the_lower_bound() -> None:
     assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
 
 
+def test_those_left_behind_small_flushes_are_of_the_queue() -> None:
+    """All of one item, in a cluster, where a flush has one call of it."""
+    world = World(standing_s=STANDING_S)
+    for _ in range(100):
+        world.flush(200, rate=10_000, left=800)
+    assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
+
+
 def test_a_queue_that_was_short_meanwhile_is_no_standing_one() -> None:
     world = World(standing_s=STANDING_S)
     for _ in range(5):
@@ -165,7 +173,7 @@ def standing(*, rate: float = 10_000) -> World:
     world = World(standing_s=STANDING_S)
     long_queue(world, seconds=2 * INTERVAL_S, rate=rate)
     world.flush(400, rate=rate)
-    assert world.bound.waiting_max == rate * STANDING_S
+    assert abs(world.bound.waiting_max - rate * STANDING_S) <= 1
     return world
 
 
@@ -186,6 +194,15 @@ def test_an_empty_queue_is_a_standing_one_until_its_refusals_are_old() -> None:
     world.now_s += 2 * STANDING_S
     assert world.bound.admits(0)
     assert world.bound.admits(int(10_000 * STANDING_S))
+
+
+def test_while_a_large_flush_is_in_flight_the_queue_is_long_though_nothing_waits() -> None:
+    world = standing()
+    world.bound.taken(400, 0)
+    world.now_s += 0.04
+    assert world.bound.admits(0)
+    world.bound.done()
+    assert world.bound.waiting_max <= 10_000 * STANDING_S
 
 
 def test_large_batches_with_pauses_between_them_are_no_standing_queue() -> None:
@@ -213,7 +230,8 @@ def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> 
 def test_a_bound_of_a_standing_queue_that_is_no_lower_is_none() -> None:
     for standing_s in (WAIT_S, 2 * WAIT_S):
         world = World(standing_s=standing_s)
-        long_queue(world, seconds=5)
+        for _ in range(50):
+            world.flush(1_000, rate=10_000, left=9_000)
         assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1
 
 
@@ -249,6 +267,16 @@ def test_while_a_flush_stands_still_no_queue_builds_up() -> None:
     world.bound.done()
     world.now_s += 60
     assert world.bound.admits(ALWAYS_MAX), "none is in flight"
+
+
+def test_of_a_standing_queue_it_counts_by_the_lower_bound() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    long_queue(world, seconds=2 * INTERVAL_S, rate=20_000)
+    world.bound.taken(1_000, 1_000)
+    assert world.bound.admits(1_990)
+    world.now_s += 0.1
+    assert world.bound.admits(490), "1,000 in flight for 100 ms are a rate of 10,000"
+    assert not world.bound.admits(510)
 
 
 def test_the_hard_bound_is_never_passed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -64,7 +65,7 @@ async def test_while_the_core_is_busy_one_that_is_shed_is_told_for_each_bid_that
 async def test_while_it_has_time_to_spare_many_are_told() -> None:
     world = World()
     world.shed(20_000)
-    assert world.flush(10, busy=0.5) == AT_ONCE_IDLE
+    assert world.flush(10, busy=0.8) == AT_ONCE_IDLE
     assert world.flush(10, busy=1.0) == AT_ONCE_BUSY, "its core is busy again"
     assert world.flush(10, busy=0.0, took_s=0.001) == AT_ONCE_BUSY, "a moment says nothing"
     assert world.flush(10, busy=0.5) == AT_ONCE_IDLE
@@ -139,6 +140,27 @@ async def test_they_are_told_when_no_flush_ends() -> None:
     assert world.told == list(range(4 * AT_ONCE_BUSY))
 
 
+async def test_after_a_flush_they_wait_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to end the wait for the last one is over."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    world = World()
+    world.shed(AT_ONCE_BUSY + 1)
+    world.flush(1, busy=1.0)
+    world.shed(AT_ONCE_BUSY - 1)
+    await asyncio.sleep(0.05)
+    world.shed(1)
+    assert (len(world.told), len(world.refusals)) == (2 * AT_ONCE_BUSY, 1)
+    world.refusals.close()
+
+
+async def test_while_the_gateway_ends_everybody_is_told_at_once() -> None:
+    world = World()
+    world.shed(AT_ONCE_BUSY + 1)
+    world.refusals.close()
+    world.shed(5_000)
+    assert world.told == list(range(AT_ONCE_BUSY + 5_001))
+
+
 async def test_who_has_gone_takes_nobodys_place() -> None:
     """Clients that hang up and come again would else make the others wait, for as long as they like."""
     world = World()
@@ -149,6 +171,8 @@ async def test_who_has_gone_takes_nobodys_place() -> None:
     assert len(world.told) == AT_ONCE_BUSY
     assert world.flush(1, busy=1.0) == 1
     assert len(world.refusals) == 0
+    world.shed(AT_ONCE_BUSY - 1)
+    assert len(world.told) == 2 * AT_ONCE_BUSY, "nor a place among the next ones"
 
 
 async def test_one_that_cannot_be_told_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture) -> None:
