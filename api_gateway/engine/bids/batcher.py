@@ -116,10 +116,11 @@ class Batcher:
         self._bound.taken(taken, self._length)
         return flush
 
-    def done(self) -> None:
-        """The flush has been answered, or has failed; the next one may go."""
+    def done(self, *, is_decided: bool = True) -> None:
+        """The flush has been answered, or has failed; the next one may go. ``is_decided``: whether any bid of it was
+        decided."""
         self._in_flight = False
-        self._bound.done()
+        self._bound.done(is_decided=is_decided)
 
     def drain(self) -> list[PendingBid]:
         """Everything that still waits, for answering it on shutdown; the queue is empty afterwards."""

@@ -160,6 +160,7 @@ class Committer:
             await self._wake.wait()
             self._wake.clear()
             while calls := self._batcher.take():
+                decided_before = self.decided_total
                 try:
                     await self._flush(calls)
                 except Exception:  # a bug must not stop the gateway's only flusher
@@ -171,7 +172,7 @@ class Committer:
                     self._wake.set()
                     raise
                 finally:
-                    self._batcher.done()
+                    self._batcher.done(is_decided=self.decided_total > decided_before)
                     # When the next flush is on its way, as with verdicts.
                     asyncio.get_running_loop().call_soon(self.refusals.flushed, sum(map(len, calls)))
             if self._closing:

@@ -34,7 +34,7 @@ _SHORT: Final = 0.5
 _ALWAYS_SHORT: Final = 64
 """And if it has so few bids."""
 _LONG: Final = 0.25
-"""What part of the time a flush may take before it shows, however few bids it has, what can be decided."""
+"""What part of the time a flush may take before it shows what can be decided, though it is not full."""
 
 
 class QueueBound:
@@ -43,7 +43,8 @@ class QueueBound:
     A bid waits for those that are in flight, and for those before it. So together they may be as many as are decided in
     ``wait_s``, or in ``standing_s`` if it is a standing queue, at the rate of the last flushes. What a quick flush of
     few bids shows is not what Redis can do but what it was asked for, so such a flush can only raise the rate. A flush
-    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet.
+    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet. Afterwards
+    it counts unless it had very few.
 
     Attributes:
         rate: bids decided in a second, as far as the flushes tell; infinite where they do not yet.
@@ -82,6 +83,9 @@ class QueueBound:
 
     def admits(self, waiting: int) -> bool:
         """Whether one more may wait, beside so many."""
+        if not waiting and not self._in_flight and self._long_since_s < math.inf:
+            # The first one after a silence, in which no flush could show that the queue was empty.
+            self._look_whether_it_stands(0, self._clock())
         if waiting < self._always:
             return True
         if waiting < self.waiting_max and self._is_soon_over(waiting):
@@ -102,32 +106,42 @@ class QueueBound:
         self._is_full_flush = bids >= _FULL or left > 0
         self._since_s = self._clock()
         if self._has_two_bounds:
-            self._look_whether_it_stands(bids + left)
+            self._look_whether_it_stands(bids + left, self._since_s)
         self._bind()
 
-    def _look_whether_it_stands(self, bids: int) -> None:
+    def _look_whether_it_stands(self, bids: int, now_s: float) -> None:
         """Take the bound that a queue of so many gets, those in flight among them."""
         is_short = bids <= max(_ALWAYS_SHORT, self.rate * self._standing_s * _SHORT)
         # A queue that is short because bids were refused would be long again at once.
-        if is_short and self._since_s - self._refused_at_s > self._standing_s:
+        if is_short and now_s - self._refused_at_s > self._standing_s:
             self._long_since_s = math.inf
             self._let_wait(self._wait_s, ALWAYS_MAX)
             return
-        self._long_since_s = min(self._long_since_s, self._since_s)
-        if self._since_s - self._long_since_s >= INTERVAL_S:
+        self._long_since_s = min(self._long_since_s, now_s)
+        if now_s - self._long_since_s >= INTERVAL_S:
             self._let_wait(self._standing_s, STANDING_MAX)
 
-    def done(self) -> None:
-        """The flush is over."""
+    def done(self, *, is_decided: bool = True) -> None:
+        """The flush is over.
+
+        Args:
+            is_decided: whether any of its bids was decided.
+        """
         # A clock may tell the same twice.
         took_s = max(self._clock() - self._since_s, 1e-6)
-        if self._is_full_flush or took_s >= self._long_s or self._in_flight / took_s > self.rate:
+        if self._shows_the_rate(took_s, is_decided=is_decided):
             self._flushes.append((self._in_flight, took_s))
-            slowest = max(self._flushes, key=itemgetter(1)) if len(self._flushes) > 1 else (0, 0.0)
-            bids, seconds = map(sum, zip(*self._flushes, strict=True))
-            self.rate = (bids - slowest[0]) / (seconds - slowest[1])
+            counted = sorted(self._flushes, key=itemgetter(1))[: max(1, len(self._flushes) - 1)]
+            bids, seconds = map(sum, zip(*counted, strict=True))
+            self.rate = bids / seconds
         self._in_flight = 0
         self._bind()
+
+    def _shows_the_rate(self, took_s: float, *, is_decided: bool) -> bool:
+        if took_s >= self._long_s and (self._is_full_flush or self._in_flight > _ALWAYS_SHORT):
+            return True  # a stall with few bids in flight tells nothing of more of them
+        # What fails at once would show a rate that nobody can decide.
+        return is_decided and (self._is_full_flush or self._in_flight / took_s > self.rate)
 
     def _let_wait(self, most_s: float, always: int) -> None:
         self._most_s = most_s

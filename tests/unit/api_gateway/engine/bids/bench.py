@@ -75,10 +75,11 @@ class Bench:
     def __init__(self, scripts: FakeScripts, redis: FakeRedis | None = None, **options: Any) -> None:
         self.outbox: list[tuple[str, int, int]] = []
         self.noticed: list[str] = []
+        self.bound = QueueBound(queue_max=options.pop("queue_max", 10), wait_s=0)
         self.committer = Committer(
             cast(BidScripts, scripts),
             cast(Any, redis or FakeRedis()),
-            bound=QueueBound(queue_max=options.pop("queue_max", 10), wait_s=0),
+            bound=self.bound,
             resolve_s=options.pop("resolve_s", 0.05),
             on_outbox=self.noticed.append,
             on_given_out=lambda *place: self.outbox.append(place),

@@ -67,6 +67,23 @@ def test_what_is_left_over_of_an_item_goes_behind_the_others_and_before_what_com
     assert [call[0].item_id for call in second[waited + 1 :]] == ["late"]
 
 
+def test_a_flush_has_no_more_than_is_decided_in_the_time_of_a_standing_queue() -> None:
+    now_s = 0.0
+    bound = QueueBound(queue_max=10_000, wait_s=1.0, standing_s=0.1, clock=lambda: now_s)
+    queue = Batcher(bound)
+
+    def take() -> int:
+        """How many bids are in the next flush, of which each is on an item of its own."""
+        for number in range(1_500):
+            queue.offer(bid(f"item-{number}", number))
+        return sum(map(len, queue.take()))
+
+    assert take() == 1_500, "nothing is known yet"
+    now_s = 0.3
+    queue.done()
+    assert take() == 500
+
+
 def test_a_busy_item_does_not_starve_the_others() -> None:
     queue = batcher(10_000)
     for number in range(BIDS_PER_CALL_MAX * 12):

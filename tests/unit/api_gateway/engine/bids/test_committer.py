@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import cast
 
 import pytest
 
 from api_gateway.engine.bids.batcher import PendingBid
+from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE
 from api_gateway.engine.bids.scripts import Decided
-from shared.domain.errors import OutcomeUnknown, Overloaded
+from shared.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from shared.names import shard_of
 from shared.redis_layout.cursors import Lineage
 from tests.unit.api_gateway.engine.bids.bench import ACCEPTED, LINEAGE, REFUSED, Bench, FakeScripts, bid
@@ -155,6 +157,25 @@ async def test_a_bug_does_not_stop_the_only_flusher() -> None:
     second = bid("y")
     bench.committer.place(second)
     assert await second.verdict == REFUSED
+    await bench.stop()
+
+
+@pytest.mark.parametrize(
+    "undecided", [[Unavailable("no Redis")], Unavailable("no Redis"), [ItemMissing()], [], [OutcomeUnknown()]]
+)
+async def test_only_a_flush_that_was_decided_shows_how_many_are(undecided: list[Decided | Exception]) -> None:
+    bench = Bench(FakeScripts(undecided, [Decided([REFUSED] * 256, 0, 0, LINEAGE)]), queue_max=256)
+
+    async def flush() -> None:
+        bids = [bid(f"b-{number}") for number in range(256)]
+        for one in bids:
+            bench.committer.place(one)
+        await eventually(lambda: all(one.verdict.done() for one in bids))
+
+    await flush()
+    assert math.isinf(bench.bound.rate)
+    await flush()
+    assert math.isfinite(bench.bound.rate)
     await bench.stop()
 
 

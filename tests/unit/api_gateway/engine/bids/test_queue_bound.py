@@ -23,10 +23,10 @@ class World:
         self.now_s = 100.0
         self.bound = QueueBound(queue_max=queue_max, wait_s=wait_s, standing_s=standing_s, clock=lambda: self.now_s)
 
-    def flush(self, bids: int, *, rate: float, left: int = 0) -> None:
+    def flush(self, bids: int, *, rate: float, left: int = 0, is_decided: bool = True) -> None:
         self.bound.taken(bids, left)
         self.now_s += bids / rate
-        self.bound.done()
+        self.bound.done(is_decided=is_decided)
 
 
 def test_before_anything_is_known_only_the_hard_bound_holds() -> None:
@@ -85,10 +85,32 @@ def test_a_single_stall_says_nothing_of_the_next_flush() -> None:
     world = World()
     for _ in range(5):
         world.flush(1_000, rate=20_000)
-    world.flush(50, rate=100)
+    world.flush(100, rate=200)
     assert abs(world.bound.rate - 20_000) < 1
-    world.flush(50, rate=100)
+    world.flush(100, rate=200)
     assert world.bound.rate < 10_000, "two of the last four do"
+
+
+def test_a_stall_with_few_bids_tells_nothing_once_it_is_over() -> None:
+    """Else a quiet gateway would know no rate but that of flushes of one bid, until the burst is there."""
+    world = World()
+    world.flush(3, rate=1)
+    for _ in range(10):
+        world.flush(1, rate=500)
+    assert world.bound.waiting_max == QUEUE_MAX
+
+
+def test_a_flush_of_which_nothing_was_decided_is_not_a_quick_one() -> None:
+    """Redis refuses the connection, say. When it is there again, all come at once who were told to try again."""
+    world = World()
+    for _ in range(5):
+        world.flush(1_000, rate=3_000)
+    for _ in range(5):
+        world.flush(300, rate=3_000_000, is_decided=False)
+    assert abs(world.bound.rate - 3_000) < 1
+    for _ in range(5):
+        world.flush(300, rate=100, is_decided=False)
+    assert world.bound.rate < 110, "one that was waited for shows that nothing is decided"
 
 
 def test_when_redis_is_quick_again_small_flushes_show_it() -> None:
@@ -116,6 +138,14 @@ def test_a_queue_that_stays_long_gets_the_lower_bound() -> None:
     assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
 
 
+def test_those_left_behind_small_flushes_are_of_the_queue() -> None:
+    """All of one item, in a cluster, where a flush has one call of it."""
+    world = World(standing_s=STANDING_S)
+    for _ in range(100):
+        world.flush(200, rate=10_000, left=800)
+    assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
+
+
 def test_a_queue_that_was_short_meanwhile_is_no_standing_one() -> None:
     world = World(standing_s=STANDING_S)
     for _ in range(5):
@@ -138,6 +168,55 @@ def test_a_standing_queue_is_over_when_it_is_short_and_nothing_was_refused() -> 
     assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1, "a new burst may be as long as the first one"
 
 
+def standing(*, rate: float = 10_000) -> World:
+    """The last flush of a standing queue has just ended, with nothing behind it; nothing was refused."""
+    world = World(standing_s=STANDING_S)
+    long_queue(world, seconds=2 * INTERVAL_S, rate=rate)
+    world.flush(400, rate=rate)
+    assert abs(world.bound.waiting_max - rate * STANDING_S) <= 1
+    return world
+
+
+def test_an_empty_queue_is_short_also_when_its_last_flush_was_large() -> None:
+    """Else the first burst after an hour without a bid would meet the bound of the queue before."""
+    world = standing()
+    world.now_s += 3_600
+    assert all(world.bound.admits(waiting) for waiting in range(int(10_000 * WAIT_S)))
+    assert not world.bound.admits(int(10_000 * WAIT_S))
+
+
+def test_an_empty_queue_is_a_standing_one_until_its_refusals_are_old() -> None:
+    world = standing()
+    assert not world.bound.admits(QUEUE_MAX)
+    world.now_s += STANDING_S / 2
+    assert world.bound.admits(0)
+    assert not world.bound.admits(int(10_000 * STANDING_S))
+    world.now_s += 2 * STANDING_S
+    assert world.bound.admits(0)
+    assert world.bound.admits(int(10_000 * STANDING_S))
+
+
+def test_while_a_large_flush_is_in_flight_the_queue_is_long_though_nothing_waits() -> None:
+    world = standing()
+    world.bound.taken(400, 0)
+    world.now_s += 0.04
+    assert world.bound.admits(0)
+    world.bound.done()
+    assert world.bound.waiting_max <= 10_000 * STANDING_S
+
+
+def test_large_batches_with_pauses_between_them_are_no_standing_queue() -> None:
+    """A flush has all of a batch, so no flush shows that the queue is empty for most of the time."""
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        for batch in (400, 400, 400, 800):
+            came_s = world.now_s
+            assert all(world.bound.admits(waiting) for waiting in range(batch))
+            for left in range(batch - 400, -1, -400):
+                world.flush(400, rate=3_000, left=left)
+            world.now_s = came_s + 1
+
+
 def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> None:
     world = World(standing_s=STANDING_S)
     long_queue(world, seconds=5, rate=1_000)
@@ -151,7 +230,8 @@ def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> 
 def test_a_bound_of_a_standing_queue_that_is_no_lower_is_none() -> None:
     for standing_s in (WAIT_S, 2 * WAIT_S):
         world = World(standing_s=standing_s)
-        long_queue(world, seconds=5)
+        for _ in range(50):
+            world.flush(1_000, rate=10_000, left=9_000)
         assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1
 
 
@@ -187,6 +267,16 @@ def test_while_a_flush_stands_still_no_queue_builds_up() -> None:
     world.bound.done()
     world.now_s += 60
     assert world.bound.admits(ALWAYS_MAX), "none is in flight"
+
+
+def test_of_a_standing_queue_it_counts_by_the_lower_bound() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    long_queue(world, seconds=2 * INTERVAL_S, rate=20_000)
+    world.bound.taken(1_000, 1_000)
+    assert world.bound.admits(1_990)
+    world.now_s += 0.1
+    assert world.bound.admits(490), "1,000 in flight for 100 ms are a rate of 10,000"
+    assert not world.bound.admits(510)
 
 
 def test_the_hard_bound_is_never_passed() -> None:

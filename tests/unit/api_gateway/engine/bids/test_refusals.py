@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from api_gateway.engine.bids import refusals as module
-from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE, Refusals, Tell
+from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE, Refusals, Tell, wanted_core_s
 from tests.waiting import eventually
 
 
@@ -24,7 +31,7 @@ class World:
 
     def __init__(self) -> None:
         self.now_s = self.cpu_s = 100.0
-        self.refusals = Refusals(clock=lambda: self.now_s, cpu_clock=lambda: self.cpu_s)
+        self.refusals = Refusals(clock=lambda: self.now_s, core_clock=lambda: self.cpu_s)
         self.told: list[int] = []
         self._next = 0
 
@@ -58,7 +65,7 @@ async def test_while_the_core_is_busy_one_that_is_shed_is_told_for_each_bid_that
 async def test_while_it_has_time_to_spare_many_are_told() -> None:
     world = World()
     world.shed(20_000)
-    assert world.flush(10, busy=0.5) == AT_ONCE_IDLE
+    assert world.flush(10, busy=0.8) == AT_ONCE_IDLE
     assert world.flush(10, busy=1.0) == AT_ONCE_BUSY, "its core is busy again"
     assert world.flush(10, busy=0.0, took_s=0.001) == AT_ONCE_BUSY, "a moment says nothing"
     assert world.flush(10, busy=0.5) == AT_ONCE_IDLE
@@ -77,12 +84,81 @@ async def test_so_many_are_told_in_the_time_of_a_flush_then() -> None:
     world.refusals.close()
 
 
+async def test_who_comes_while_others_are_told_is_told_after_those_who_wait() -> None:
+    world = World()
+    world.shed(AT_ONCE_BUSY)
+
+    def comes_again() -> bool:
+        world.told.append(-1)
+        world.refusals.add(tells(world.told, -2))
+        return True
+
+    world.refusals.add(comes_again)
+    world.shed(2)
+    world.flush(1, busy=1.0)
+    assert world.told[AT_ONCE_BUSY:] == [-1, AT_ONCE_BUSY, AT_ONCE_BUSY + 1]
+    world.flush(1, busy=1.0)
+    assert world.told[-1] == -2
+    world.refusals.close()
+
+
+def test_a_thread_that_waits_for_a_core_has_no_time_to_spare() -> None:
+    """A container with a quarter of a core never uses more of it, however much it has to do."""
+    if not Path("/proc/thread-self/schedstat").exists():
+        pytest.skip("this system does not say how long a thread waited")
+    cores = os.sched_getaffinity(0)
+    core = {min(cores)}
+    rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+    try:
+        for rival in rivals:
+            os.sched_setaffinity(rival.pid, core)
+        os.sched_setaffinity(0, core)
+        began_s, ran_s, wanted_s = time.monotonic(), time.thread_time(), wanted_core_s()
+        while time.monotonic() - began_s < 0.5:
+            pass
+        took_s = time.monotonic() - began_s
+        assert time.thread_time() - ran_s < 0.7 * took_s, "it shared its core"
+        assert 0.9 * took_s < wanted_core_s() - wanted_s < 1.1 * took_s
+    finally:
+        os.sched_setaffinity(0, cores)
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+
+
+def test_a_thread_that_waits_for_something_else_has_time_to_spare() -> None:
+    began_s, wanted_s = time.monotonic(), wanted_core_s()
+    time.sleep(0.5)
+    assert wanted_core_s() - wanted_s < 0.5 * (time.monotonic() - began_s)
+
+
 async def test_they_are_told_when_no_flush_ends() -> None:
     world = World()
     world.shed(4 * AT_ONCE_BUSY)
     assert len(world.told) == AT_ONCE_BUSY
     await eventually(lambda: len(world.told) == 4 * AT_ONCE_BUSY)
     assert world.told == list(range(4 * AT_ONCE_BUSY))
+
+
+async def test_after_a_flush_they_wait_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was to end the wait for the last one is over."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.01)
+    world = World()
+    world.shed(AT_ONCE_BUSY + 1)
+    world.flush(1, busy=1.0)
+    world.shed(AT_ONCE_BUSY - 1)
+    await asyncio.sleep(0.05)
+    world.shed(1)
+    assert (len(world.told), len(world.refusals)) == (2 * AT_ONCE_BUSY, 1)
+    world.refusals.close()
+
+
+async def test_while_the_gateway_ends_everybody_is_told_at_once() -> None:
+    world = World()
+    world.shed(AT_ONCE_BUSY + 1)
+    world.refusals.close()
+    world.shed(5_000)
+    assert world.told == list(range(AT_ONCE_BUSY + 5_001))
 
 
 async def test_who_has_gone_takes_nobodys_place() -> None:
@@ -95,6 +171,8 @@ async def test_who_has_gone_takes_nobodys_place() -> None:
     assert len(world.told) == AT_ONCE_BUSY
     assert world.flush(1, busy=1.0) == 1
     assert len(world.refusals) == 0
+    world.shed(AT_ONCE_BUSY - 1)
+    assert len(world.told) == 2 * AT_ONCE_BUSY, "nor a place among the next ones"
 
 
 async def test_one_that_cannot_be_told_keeps_no_other_from_it(caplog: pytest.LogCaptureFixture) -> None:
