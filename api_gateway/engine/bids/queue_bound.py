@@ -6,7 +6,7 @@ on one item, and four on a thousand. No network here; the clock is given.
 There are two bounds, since a long queue is either a burst or a standing queue. A burst is worked off by itself, and its
 bids may wait for long. A queue that stays long gains nobody anything: as many bids are decided with a short one, and
 each of them sooner. So once a queue has been long for a while, its bound is the lower one, until it has been short.
-(This is the observation behind CoDel, RFC 8289. Its words are used here: the target, and the interval.)
+(CoDel, RFC 8289, does this for packets; the interval is its term.)
 """
 
 from __future__ import annotations
