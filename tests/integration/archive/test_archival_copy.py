@@ -97,6 +97,32 @@ async def test_a_known_bid_sends_its_batch_the_other_way_and_new_ones_come_back_
     assert await database.rows("SELECT seq FROM bids ORDER BY seq") == [(seq,) for seq in range(1, 10)]
 
 
+@pytest.mark.parametrize("batch", ["new", "known", "known in part", "clashing", "without a bid"])
+async def test_however_a_batch_is_stored_there_is_a_moment_to_ask_for_the_next_one(
+    database: Database, batch: str
+) -> None:
+    """It comes before the COMMIT, so that the next batch arrives meanwhile."""
+    archived: list[Any] = []
+
+    async def note() -> None:
+        archived.extend(await database.rows("SELECT archived_n FROM shard_cursors WHERE archived_n > 0"))
+
+    await database.archive.store([delivery(1, bid(LOT, 1)), delivery(2, closed(LOT, 7))])
+    if batch == "known":
+        await database.archive.store([delivery(1, bid(LOT, 1))])
+    batches = {
+        "new": [delivery(3, bid(LOT, 2))],
+        "known": [delivery(1, bid(LOT, 1)), delivery(3, bid(LOT, 2))],
+        "known in part": [delivery(1, bid(LOT, 1)), delivery(3, bid(LOT, 2))],
+        "clashing": [delivery(3, bid(LOT, 7))],
+        "without a bid": [delivery(3, closed(LOT, 8))],
+    }
+    stored = await database.archive.store(batches[batch], meanwhile=note)
+    assert stored.copied == (1 if batch == "new" else 0)
+    assert archived in ([(2,)], [(2,), (2,)]), "once, or twice where a COPY was undone"
+    assert await database.rows("SELECT archived_n FROM shard_cursors WHERE archived_n > 0") == [(3,)]
+
+
 async def test_the_place_of_another_event_is_not_for_a_bid(database: Database) -> None:
     await database.archive.store([delivery(1, closed(LOT, 3))])
     stored = await database.archive.store([delivery(n, bid(LOT, n)) for n in (1, 2, 3)])

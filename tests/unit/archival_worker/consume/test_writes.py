@@ -30,7 +30,7 @@ class Around:
     def __init__(self) -> None:
         self.told: list[Any] = []
         self.store_fails = self.stream_fails = self.pull_fails = False
-        self.copies = True
+        self.copies, self.stops_at_once = True, False
         self.batcher: Batcher[Delivery] = Batcher(BatchLimits(rows_max=2, pull_messages=2))
         self.metrics = Metrics()
         self.worker = Worker(
@@ -46,6 +46,8 @@ class Around:
         self, deliveries: list[Delivery], *, meanwhile: Callable[[], Awaitable[None]] | None = None
     ) -> Stored:
         self.told.append("store")
+        if self.stops_at_once:
+            self.worker.request_stop()
         if self.store_fails:
             raise ArchiveUnavailable("away")
         if meanwhile is not None and self.copies:
@@ -150,6 +152,17 @@ async def test_the_next_messages_are_asked_for_once_in_the_middle_of_a_write_or_
     assert told == ["store", ("pull", 2), *(["copied"] if copies else []), "committed"]
     assert acknowledged == "acknowledged"
     assert around.batcher.pulling
+
+
+@pytest.mark.parametrize("copies", [True, False])
+async def test_nothing_is_asked_for_once_the_worker_is_to_stop(copies: bool) -> None:
+    """The write waits for a lock, say. What came then would only be given back."""
+    around = Around()
+    around.copies, around.stops_at_once = copies, True
+    await around.consume()
+    assert [each for each in around.told if each[0] == "pull"] == []
+    assert around.told[-1][0] == "acknowledged"
+    assert not around.batcher.pulling, "nothing is to come"
 
 
 async def test_a_stream_that_is_away_in_the_middle_of_a_write_does_not_undo_it(
