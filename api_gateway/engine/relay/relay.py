@@ -32,7 +32,7 @@ from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, StreamW
 from api_gateway.engine.relay.leases import Leases, Owned
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.publisher import Publisher
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn, UnreadableEntry
 from api_gateway.tracing.entries import EntryTraces
 from shared import names
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
@@ -45,6 +45,7 @@ from shared.supervision import heed_cancellation, loudly
 
 logger = logging.getLogger(__name__)
 
+_SERVERS_FAIL = (RedisError, NatsError, APIError, OSError, TimeoutError)
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
 _BACKOFF_FIRST_S = 0.1
@@ -183,7 +184,7 @@ class Relay:
                 backoff.succeeded()
                 self.health.connected = True
                 self.health.last_error = None
-            except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
+            except (*_SERVERS_FAIL, ForeignMessage, StreamWentBack, UnreadableEntry) as error:
                 heed_cancellation()
                 self._failed("publish", error)
                 await self._back_off(backoff)
@@ -209,12 +210,16 @@ class Relay:
 
     async def _cycle(self, jetstream: JetStreamContext, publisher: Publisher) -> None:
         """Take turns while the noticed shards have work, until it is time to look at the stream again. A turn moves the
-        cursors of what the one before it has published, reads what comes next, and publishes that."""
+        cursors of what the one before it has published, reads what comes next, and publishes that.
+
+        A shard that fails alone holds up no other one: its error is raised at the end, when they have no more work.
+        """
         advances: dict[str, Advance] = {}
+        of_shards: Exception | None = None
         while shards := self._noticed_shards():
             in_flight: list[InFlight] = []
             try:
-                await self._read_and_publish(publisher, shards, advances, in_flight)
+                of_shards = await self._read_and_publish(publisher, shards, advances, in_flight) or of_shards
                 await self._acknowledged(publisher)
                 await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
             except BaseException:
@@ -230,9 +235,12 @@ class Relay:
             advances = settled.reached
             # What was acknowledged belongs to the stream that was seen last: the cursors move before the next look. And
             # after a failure it is known that all is well again only once the cursors have moved.
-            if not self._is_stream_checked() or not self._leases.are_certain() or self.health.last_error is not None:
+            may_be_well = self.health.last_error is not None and of_shards is None
+            if not self._is_stream_checked() or not self._leases.are_certain() or may_be_well:
                 break
-        await self._move_and_read(advances, {}, most=0)
+        _, error = await self._move_and_read(advances, {}, most=0)
+        if (error := error or of_shards) is not None:
+            raise error
 
     def _noticed_shards(self) -> dict[str, Owned]:
         """The shards that may have entries, and nobody else relays; those that must be checked first are left.
@@ -253,19 +261,22 @@ class Relay:
         shards: Mapping[str, Owned],
         advances: Mapping[str, Advance],
         in_flight: list[InFlight],
-    ) -> None:
-        """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent."""
+    ) -> Exception | None:
+        """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent. Returns the
+        error of a shard, of which nothing is published; None where none failed."""
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_turn // len(shards)))
         after = {shard: owned.published for shard, owned in shards.items()}
         # Their cursors move in the same step, before their entries are read.
         after |= {shard: advance.entry for shard, advance in advances.items() if shard in shards}
-        turns = await self._move_and_read(advances, after, most=most)
+        turns, error = await self._move_and_read(advances, after, most=most)
         if not self._leases.are_certain():
             self._dirty.update(shards)
             self._look.set()
-            return
+            return error
         for shard, owned in shards.items():
-            _, lineage, entries = turns[shard]
+            if (turn := turns.get(shard)) is None:
+                continue
+            _, lineage, entries = turn
             if lineage != owned.lineage:
                 # 1. The relay pauses. 2. The shard is rebuilt, or Redis fails over. 3. The relay reads on, at its
                 # old number, in another outbox. It would publish what it read there under the old lineage.
@@ -280,6 +291,7 @@ class Relay:
                     self._dirty.add(shard)
                     break
                 in_flight.append(await self._publish(publisher, shard, owned.lineage, after[shard], entry))
+        return error
 
     async def _acknowledged(self, publisher: Publisher) -> None:
         """Wait for the PubAcks, until the time is up or the connection is lost; those still missing then will not
@@ -329,9 +341,11 @@ class Relay:
 
     async def _conclude(self, settled: Settled) -> None:
         """After a failure: move the cursors at once, and close the shards whose entries cannot be published."""
-        await self._move_and_read(settled.reached, {}, most=0)
+        _, error = await self._move_and_read(settled.reached, {}, most=0)
         for published in settled.foreign:
             await self._stop(published)
+        if error is not None:
+            raise error
 
     def _look_for_lost_tail(self, in_flight: Sequence[InFlight]) -> StreamWentBack | None:
         """Whether the stream has given a number twice. It numbers messages in the order in which they are sent, so then
@@ -353,11 +367,12 @@ class Relay:
 
     async def _move_and_read(
         self, advances: Mapping[str, Advance], after: Mapping[str, int], *, most: int
-    ) -> dict[str, Turn]:
+    ) -> tuple[dict[str, Turn], Exception | None]:
         """Move cursors, and read at most ``most`` entries of each shard after a number. What could not be moved is
-        forgotten, so that it is taken up anew."""
+        forgotten, so that it is taken up anew. Returns the turns of the shards that did not fail, and the first error
+        of those that did."""
         if not advances and not after:
-            return {}
+            return {}, None
         if advances:
             crash_point("relay.published")
         turns = await self._scripts.turn(
@@ -376,12 +391,8 @@ class Relay:
                 self._leases.forget(shard, owned)
             if is_ours and self._on_published is not None:
                 self._on_published(shard, advance.lineage, advance.entry)
-        found: dict[str, Turn] = {}
-        for shard, turn in turns.items():
-            if isinstance(turn, Exception):
-                raise turn
-            found[shard] = turn
-        return found
+        errors = (turn for turn in turns.values() if isinstance(turn, Exception))
+        return {shard: turn for shard, turn in turns.items() if not isinstance(turn, Exception)}, next(errors, None)
 
     async def _stop(self, published: InFlight) -> None:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is

@@ -40,6 +40,10 @@ class Advance:
     after: int = 0
 
 
+class UnreadableEntry(Exception):
+    """The outbox of a shard has something that is not an entry."""
+
+
 class Turn(NamedTuple):
     """What a relay's turn at a shard has come to.
 
@@ -145,7 +149,7 @@ class ShardScripts:
             for part in parts
         ]
         answers = answers_of(parts, await self._turn.run_all(self._redis, commands))
-        return {shard: _decoded_turn(answer) for shard, answer in zip(shards, answers, strict=True)}
+        return {shard: _decoded_turn(shard, answer) for shard, answer in zip(shards, answers, strict=True)}
 
     async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
         """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
@@ -160,10 +164,13 @@ def _of_advance(advance: Advance | None) -> Sequence[str | int]:
     return advance.lineage.epoch, advance.lineage.run, advance.entry, advance.stream_seq, advance.after
 
 
-def _decoded_turn(answer: Any) -> Turn | Exception:
+def _decoded_turn(shard: str, answer: Any) -> Turn | Exception:
     if isinstance(answer, NodeAway):
         return Turn(False, None, [])
     if isinstance(answer, Exception):
         return answer
     moved, run, epoch, entries = answer
-    return Turn(bool(moved), decode_lineage((run, epoch)), decode_script_entries(entries))
+    try:
+        return Turn(bool(moved), decode_lineage((run, epoch)), decode_script_entries(entries))
+    except (KeyError, ValueError) as error:
+        return UnreadableEntry(f"shard {shard}: {error!r}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,12 +14,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from api_gateway.engine.relay import relay as relay_module
+from api_gateway.engine.relay.in_flight import PubAck
 from api_gateway.engine.relay.leases import Owned
 from api_gateway.engine.relay.options import RelayOptions
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn, UnreadableEntry
 from shared import names
 from shared.clients.cluster.client import ClusterClient
 from shared.clients.cluster.pipeline import NodeAway
+from shared.redis_layout.outbox import Entry
 from shared.redis_layout.scripts import Call, Script
 from tests.unit.api_gateway.engine.relay.bench import BRIEF_MS, OURS, SHARD, Bench
 from tests.waiting import eventually
@@ -216,6 +219,47 @@ async def test_a_shard_that_fails_leaves_the_others_what_was_reached() -> None:
     assert bench.stream.ids == [1], "it is not published again"
 
 
+def _break_another_shard(bench: Bench) -> None:
+    """From now on each turn has an error of another shard in it."""
+    turn = bench.scripts.turn
+    broken = next(shard for shard in names.SHARDS if shard != SHARD)
+
+    async def fail(*asked: Any, **more: Any) -> Any:
+        return {**await turn(*asked, **more), broken: ResponseError("WRONGTYPE")}
+
+    bench.scripts.turn = fail  # type: ignore[method-assign]
+
+
+async def test_a_shard_that_fails_for_ever_does_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(1)
+    bench.relay._options = RelayOptions(entries_per_shard=1)
+    _break_another_shard(bench)
+
+    def grow() -> None:
+        if len(bench.redis.entries) < 5:
+            bench.redis.entries.append(len(bench.redis.entries) + 1)
+            bench.relay.notice(SHARD)
+
+    bench.stream.on_publish = grow
+    async with bench.running():
+        await bench.reached(5)
+        await eventually(lambda: bench.relay.health.last_error is not None)
+        assert "WRONGTYPE" in (bench.relay.health.last_error or "")
+        assert bench.relay.health.failures_total <= 2, "they need not wait for its next try"
+    assert bench.stream.ids == [1, 2, 3, 4, 5]
+    assert len([record for record in caplog.records if "WRONGTYPE" in record.message]) == 1
+
+
+async def test_a_shard_with_a_foreign_message_is_closed_whatever_another_one_fails_with() -> None:
+    bench = Bench(1, 2)
+    bench.stream.answers = [PubAck(1), PubAck(7, duplicate=True)]
+    bench.stream.looks = [SimpleNamespace(subject="other", data=b"")]
+    _break_another_shard(bench)
+    async with bench.running():
+        await eventually(lambda: bench.scripts.stopped == [OURS])
+    assert bench.moves == [(OURS, 1)]
+
+
 # ------------------------------------------------------------------------------------- how Redis is asked
 
 
@@ -250,6 +294,16 @@ async def test_on_a_cluster_a_command_is_about_one_shard(monkeypatch: pytest.Mon
     redis = ClusterClient.__new__(ClusterClient)
     await ShardScripts(redis).turn({}, dict.fromkeys(names.SHARDS, 0), token="mine", stream_id="one", count=1)
     assert len(asked.commands) == len(names.SHARDS)
+
+
+async def test_an_entry_that_cannot_be_read_is_an_error_of_its_shard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = [1, b"run-1", b"1", [(b"1-0", [b"item", b"lot", b"events", b"[]"])]]
+    damaged = [1, b"run-1", b"1", [(b"1-0", [b"what", b"ever"])]]
+    Asked(monkeypatch, answer=[damaged, sound])
+    one, other = names.SHARDS[:2]
+    found = await ShardScripts(cast(Any, None)).turn({}, {one: 0, other: 0}, token="mine", stream_id="one", count=1)
+    assert isinstance(found[one], UnreadableEntry)
+    assert found[other] == Turn(True, OURS, [Entry(1, "lot", b"[]", None)])
 
 
 async def test_nothing_counts_as_moved_where_a_node_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
