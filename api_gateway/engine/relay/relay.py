@@ -354,6 +354,9 @@ class Relay:
         1. An entry is stored as message 100, and the stream loses its messages from 91 on.
         2. The next entry of the shard becomes message 91. If the cursor moved, it would have 91 in place of 100, and
            nothing would show that the first entry is gone.
+
+        Message 100 may be another gateway's, from which this one took the shard: all that the look at the stream showed
+        were given.
         """
         acks = (published.ack for published in in_flight)
         for seq in (ack.seq for ack in acks if ack is not None and not ack.duplicate):
@@ -442,9 +445,10 @@ class Relay:
             self.health.rewinds_total += 1
             if await self._scripts.rewind_published(shard, token=self._leases.token, stream_id=self._stream_id):
                 await self._leases.adopt([shard])
-        # Set only now: a check that failed half-way is repeated before anything is published.
+        # Set only now: a check that failed half-way is repeated before anything is published. What is published from
+        # now on gets a higher number than the stream had at that look.
         self._stream_checked_at_s = now_s
-        self._highest_seq, self._lost_from_seq = min(self._highest_seq, last_seq), None
+        self._highest_seq, self._lost_from_seq = info.state.last_seq, None
 
 
 def _ignore_lost_hint(task: asyncio.Future[None]) -> None:
