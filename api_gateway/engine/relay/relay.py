@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -28,7 +28,7 @@ from nats.js.errors import APIError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, StreamWentBack, verify
+from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, Settled, StreamWentBack, verify
 from api_gateway.engine.relay.leases import Leases, Owned
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.publisher import Publisher
@@ -49,20 +49,6 @@ _SERVERS_FAIL = (RedisError, NatsError, APIError, OSError, TimeoutError)
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
 _BACKOFF_FIRST_S = 0.1
-
-
-class Settled(NamedTuple):
-    """What the answers of JetStream to one turn say.
-
-    Attributes:
-        reached: by shard, how far its cursor may move.
-        foreign: entries in whose place JetStream has another message.
-        error: why an entry does not count as published; None where all do.
-    """
-
-    reached: dict[str, Advance]
-    foreign: list[InFlight]
-    error: BaseException | None
 
 
 class Relay:
@@ -224,10 +210,10 @@ class Relay:
                 await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
             except BaseException:
                 publisher.give_up()
-                await self._conclude(self._settled(in_flight))
+                await self._conclude(self._settled(in_flight, shards))
                 raise
             publisher.give_up()
-            settled = self._settled(in_flight)
+            settled = self._settled(in_flight, shards)
             if settled.error is not None:
                 await self._conclude(settled)
                 raise settled.error
@@ -315,14 +301,22 @@ class Relay:
         await publisher.publish(one, names.message_id(shard, lineage.epoch, entry.n, payload))
         return one
 
-    def _settled(self, in_flight: Sequence[InFlight]) -> Settled:
-        """How far each shard's cursor may move: past its entries with a PubAck, up to the first without one."""
+    def _settled(self, in_flight: Sequence[InFlight], shards: Mapping[str, Owned]) -> Settled:
+        """How far each shard's cursor may move: past its entries with a PubAck, up to the first without one. Not at all
+        where the lease did not last from the read until now; then its entries are read again.
+
+        1. Entries are acknowledged, and the process is paused past its lease. 2. The stream loses its tail. 3. Another
+        relay notices it, moves the cursor back, and dies. 4. This one has the lease again, and the cursor may be at the
+        entry after which it had read, in the same stream.
+        """
         failures = [published.failure for published in in_flight]
         error: BaseException | None = self._look_for_lost_tail(in_flight)
         if error is not None:
             return Settled({}, [], error)
         reached: dict[str, Advance] = {}
-        stuck: set[str] = set()
+        stuck = {shard for shard, owned in shards.items() if self._owned.get(shard) is not owned}
+        if not self._leases.are_certain():
+            stuck.update(shards)
         foreign: list[InFlight] = []
         for published, failure in zip(in_flight, failures, strict=True):
             if published.is_foreign and published.shard not in stuck:
@@ -335,7 +329,7 @@ class Relay:
                 reached[published.shard] = Advance(
                     published.shard, published.lineage, published.entry, published.ack.seq, published.after
                 )
-        if reached:
+        if None in failures:
             self._leases.was_answered()
         return Settled(reached, foreign, error)
 

@@ -69,6 +69,14 @@ async def test_rows_that_are_not_those_of_the_bids_are_not_believed(
     assert "COPY 0" in caplog.text
 
 
+async def test_of_rows_that_are_not_believed_none_stays(database: Database) -> None:
+    other = delivery(1, bid("lot-9", 1))
+    await database.archive.store(
+        [msgspec.structs.replace(delivery(1, bid(LOT, 1), bid(LOT, 2)), bid_rows=other.bid_rows)]
+    )
+    assert await database.rows("SELECT item_id, seq FROM bids ORDER BY seq") == [(LOT, 1), (LOT, 2)]
+
+
 async def test_both_ways_store_the_same_rows(database: Database) -> None:
     def some(item_id: str) -> list[Delivery]:
         beaten, odd = bid(item_id, 2, user_id="bob", leader="ada"), bid(item_id, 3, user_id="“é\U0001f570”")

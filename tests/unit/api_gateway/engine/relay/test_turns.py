@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -106,7 +107,7 @@ async def test_it_does_not_ask_again_and_again_while_the_lease_is_uncertain() ->
 
 async def test_a_shard_that_is_taken_up_meanwhile_is_checked_before_it_is_relayed() -> None:
     """Its last owner may have published into a stream that is gone."""
-    bench = Bench(1)
+    bench = Bench(1, stream_id="one")
 
     def exchange() -> None:
         if bench.redis.entries == [1]:
@@ -119,6 +120,42 @@ async def test_a_shard_that_is_taken_up_meanwhile_is_checked_before_it_is_relaye
         await bench.reached(2)
     assert bench.stream.ids[:3] == [1, 1, 2]
     assert bench.scripts.rewinds == 1
+
+
+async def test_what_was_acknowledged_before_a_lease_ended_counts_no_more() -> None:
+    """1. Entries are acknowledged, and the process stands still past its lease. 2. The stream loses them. 3. Another
+    relay notices, goes back, and dies. 4. This one has the lease again, at a cursor that is before the entries."""
+    bench = Bench(1)
+
+    def take_up_again() -> None:
+        bench.stream.on_publish = lambda: None
+        bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+        bench.relay.notice(SHARD)
+
+    bench.stream.on_publish = take_up_again
+    async with bench.running():
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1], "the cursor moves after the second time only"
+
+
+async def test_nothing_is_moved_once_the_lease_is_uncertain() -> None:
+    """The process stood still: by now the lease may be another's, and even ours again."""
+    bench = Bench(1, lease_ms=BRIEF_MS)
+    turns = Turns(bench)
+
+    def stand_still() -> None:
+        bench.stream.on_publish = lambda: None
+        bench.scripts.may_lease.clear()
+        time.sleep(BRIEF_MS / 1_000)
+
+    bench.stream.on_publish = stand_still
+    async with bench.running():
+        await eventually(lambda: bench.stream.ids == [1])
+        await asyncio.sleep(0.05)
+        assert {moves for moves, _ in turns.asked} == {None}
+        bench.scripts.may_lease.set()
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1]
 
 
 async def test_a_shard_that_waits_for_its_check_is_not_forgotten() -> None:
