@@ -30,7 +30,7 @@ class Around:
     def __init__(self) -> None:
         self.told: list[Any] = []
         self.store_fails = self.stream_fails = self.pull_fails = False
-        self.copies, self.stops_at_once = True, False
+        self.copies, self.copy_fails, self.stops_at_once = True, False, False
         self.batcher: Batcher[Delivery] = Batcher(BatchLimits(rows_max=2, pull_messages=2))
         self.metrics = Metrics()
         self.worker = Worker(
@@ -53,6 +53,8 @@ class Around:
         if meanwhile is not None and self.copies:
             await meanwhile()
             await meanwhile()
+            if self.copy_fails:
+                raise ArchiveUnavailable("away")
             self.told.append("copied")
         return Stored(bids=len(deliveries), positions=PLACE)
 
@@ -184,6 +186,16 @@ async def test_a_write_that_fails_before_the_pull_leaves_nothing_to_wait_for() -
         await around.consume()
     assert [each[0] if isinstance(each, tuple) else each for each in around.told] == ["check", "store", "given back"]
     assert not around.batcher.pulling
+
+
+async def test_what_was_asked_for_in_a_write_that_failed_is_waited_for() -> None:
+    """Otherwise nobody would give it back."""
+    around = Around()
+    around.copy_fails = True
+    with pytest.raises(ArchiveUnavailable):
+        await around.consume()
+    assert around.told[1:3] == ["store", ("pull", 2)]
+    assert around.batcher.pulling
 
 
 class Client:
