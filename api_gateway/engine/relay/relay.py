@@ -335,11 +335,9 @@ class Relay:
 
     async def _conclude(self, settled: Settled) -> None:
         """After a failure: move the cursors at once, and close the shards whose entries cannot be published."""
-        _, error = await self._move_and_read(settled.reached, {}, most=0)
+        await self._move_and_read(settled.reached, {}, most=0)
         for published in settled.foreign:
             await self._stop(published)
-        if error is not None:
-            raise error
 
     def _look_for_lost_tail(self, in_flight: Sequence[InFlight]) -> StreamWentBack | None:
         """Whether the stream has given a number twice. It numbers messages in the order in which they are sent, so then

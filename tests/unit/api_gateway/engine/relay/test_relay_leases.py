@@ -74,6 +74,19 @@ async def test_a_lease_that_cannot_be_renewed_leaves_the_others_theirs() -> None
         assert list(bench.relay.owned_shards()) == [SHARD]
 
 
+async def test_a_shard_whose_lease_cannot_be_renewed_is_no_longer_ours() -> None:
+    bench = Bench(1, lease_ms=BRIEF_MS)
+    lease = bench.scripts.lease
+
+    async def fail(*asked: Any, **more: Any) -> list[Any]:
+        return [ResponseError("WRONGTYPE") if ours else ours for ours in await lease(*asked, **more)]
+
+    async with bench.running():
+        await bench.reached(1)
+        bench.scripts.lease = fail  # type: ignore[method-assign]
+        await eventually(lambda: not bench.relay.owned_shards())
+
+
 def stand_still() -> None:
     """Past the lease of a bench."""
     loop = asyncio.get_running_loop()

@@ -237,6 +237,38 @@ async def test_that_cursors_cannot_be_moved_is_told_once_and_until_they_move(cap
     assert len([record for record in caplog.records if "Connection refused" in record.message]) == 1
 
 
+async def test_however_busy_the_relay_is_it_says_that_all_is_well_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "_CHECK_STREAM_EVERY_S", 600.0)
+    bench = Bench(1)
+    turn = bench.scripts.turn
+
+    async def more_comes(*asked: Any, **more: Any) -> Any:
+        await asyncio.sleep(0)
+        bench.relay.notice(SHARD)
+        return await turn(*asked, **more)
+
+    bench.scripts.turn = more_comes  # type: ignore[method-assign]
+    async with bench.running():
+        await bench.reached(1)
+        bench.relay._failed("leases", TimeoutError())
+        await eventually(lambda: bench.relay.health.last_error is None)
+
+
+async def test_a_puback_is_an_answer_of_nats() -> None:
+    """A cycle may last for seconds, and a relay that thinks that it is cut off takes no shards."""
+    bench = Bench(1)
+    since: list[float | None] = []
+
+    async def note() -> None:
+        since.append(bench.relay._leases._unanswered_since_s)
+
+    bench.scripts.on_moved = note
+    async with bench.running():
+        await bench.reached(1)
+        await eventually(lambda: bool(since))
+    assert since[0] is None
+
+
 async def test_a_shard_that_fails_leaves_the_others_what_was_reached() -> None:
     bench = Bench(1)
     turn = bench.scripts.turn
@@ -269,21 +301,25 @@ def _break_another_shard(bench: Bench) -> None:
 
 async def test_a_shard_that_fails_for_ever_does_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(1)
-    bench.relay._options = RelayOptions(entries_per_shard=1)
     _break_another_shard(bench)
+    failures: list[int] = []
 
     def grow() -> None:
-        if len(bench.redis.entries) < 5:
+        failures.append(bench.relay.health.failures_total)
+        if len(bench.redis.entries) not in (1, 6):
             bench.redis.entries.append(len(bench.redis.entries) + 1)
             bench.relay.notice(SHARD)
 
     bench.stream.on_publish = grow
     async with bench.running():
-        await bench.reached(5)
+        await bench.reached(1)
         await eventually(lambda: bench.relay.health.last_error is not None)
         assert "WRONGTYPE" in (bench.relay.health.last_error or "")
-        assert bench.relay.health.failures_total <= 2, "they need not wait for its next try"
-    assert bench.stream.ids == [1, 2, 3, 4, 5]
+        bench.redis.entries.append(2)
+        bench.relay.notice(SHARD)
+        await bench.reached(6)
+    assert bench.stream.ids == [1, 2, 3, 4, 5, 6]
+    assert len(set(failures[1:])) == 1, "they need not wait for its next try"
     assert len([record for record in caplog.records if "WRONGTYPE" in record.message]) == 1
 
 
