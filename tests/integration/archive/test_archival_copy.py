@@ -177,6 +177,14 @@ async def test_what_copy_refuses_is_a_poison_alone(database: Database, refused: 
     assert await database.rows("SELECT archived_n FROM shard_cursors WHERE archived_n > 0") == [(5,)]
 
 
+async def test_after_a_copy_that_failed_the_next_batch_goes_by_insert(database: Database) -> None:
+    """What failed half-way has left dead rows, and the halves of a refused batch may fail again."""
+    refused = [delivery(1, bid(LOT, 1)), delivery(2, bid(LOT, 2, user_id="a\0b"))]
+    assert outcome(await database.archive.store(refused)) == (1, 0, 0, 0)
+    assert outcome(await database.archive.store([delivery(3, bid(LOT, 3))])) == (1, 0, 0, 0)
+    assert outcome(await database.archive.store([delivery(4, bid(LOT, 4))])) == (1, 1, 0, 0)
+
+
 async def test_an_instant_that_python_does_not_know_is_stored_all_the_same(database: Database) -> None:
     far_us = 300_000_000_000_000_000  # in the year 11476
     late = msgspec.structs.replace(bid(LOT, 1), ts_us=far_us)
