@@ -56,20 +56,23 @@ def _to_nobody(item_ids: Iterable[str]) -> None:
 
 
 class _LatePull:
-    """A pull that is made in the middle of a write: when PostgreSQL has all bids of the batch and works on them.
+    """A pull that is made in the middle of a write: when PostgreSQL gets all bids of the batch and works on them.
 
     The next batch then arrives, and is decoded, while the worker waits for that. If the pull came first, the messages
     would be there during the short statements before, each of which would wait for the decoding of some of them, with
     PostgreSQL idle; and there would be nothing to do during the long one.
 
-    When the context is left, it has been made, or the batcher knows that it was not: the write had no such moment, or
-    failed before it.
+    When the context is left, it has been made, or the batcher knows that it was not: the write failed before that
+    moment, or the worker is to stop and would give everything back.
     """
 
-    def __init__(self, source: Puller, batcher: Batcher[Delivery], messages: int) -> None:
+    def __init__(
+        self, source: Puller, batcher: Batcher[Delivery], messages: int, *, is_stopping: Callable[[], bool]
+    ) -> None:
         self._source = source
         self._batcher = batcher
         self._messages = messages
+        self._is_stopping = is_stopping
         self._is_made = False
 
     async def make(self) -> None:
@@ -78,6 +81,9 @@ class _LatePull:
         if self._is_made:
             return
         self._is_made = True
+        if self._is_stopping():
+            self._batcher.pull_ended()
+            return
         try:
             await self._source.pull(self._messages)
         except StreamUnavailable as error:
@@ -206,7 +212,8 @@ class Worker:
                     # The write is begun here and now: until the pull is made, silence is no sign of a failure.
                     effect = batcher.next(loop.time())
                     assert isinstance(effect, Write), "a full batch is written at once"
-                    await self._write(source, effect.messages, _LatePull(source, batcher, count))
+                    pull = _LatePull(source, batcher, count, is_stopping=self._stop.is_set)
+                    await self._write(source, effect.messages, pull)
                 case Pull(messages=count):
                     await source.pull(count)
                 case Write(messages=deliveries):

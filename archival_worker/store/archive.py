@@ -91,8 +91,8 @@ class Archive:
     ) -> Stored:
         """Store a batch and return after its COMMIT.
 
-        ``meanwhile`` is awaited once, or never, just before PostgreSQL gets the bids by COPY, its longest piece of
-        work. It must not raise.
+        ``meanwhile`` is awaited just before PostgreSQL gets the bids, its longest piece of work: once, or twice where
+        it does not take them by COPY, or never where it refuses the batch before. It must not raise.
 
         One transaction, unless PostgreSQL refuses the data of some message: then the batch is halved until that
         message is alone, and becomes a dead letter, while all others are stored.
@@ -147,6 +147,8 @@ class Archive:
         batch = SortedBatch.of(deliveries, fences, retired)
         known = await self._judge_former(connection, batch, fences)
         copied = await self._copy_bids(connection, batch, meanwhile)
+        if not copied and meanwhile is not None:
+            await meanwhile()
         bids = copied or await self._insert_bids(connection, batch)
         events = await self._insert_events(connection, batch)
         sealed = await self._insert_sealed(connection, batch) + await self._insert_rulings(connection, batch)

@@ -10,6 +10,7 @@ import msgspec
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from api_gateway.engine.relay.shard_scripts import Advance
 from api_gateway.tracing.entries import Publication
 from shared import names
 from shared.redis_layout.cursors import Lineage
@@ -67,6 +68,20 @@ class InFlight(msgspec.Struct):
         if self.ack.duplicate and not self.is_ours:
             return TimeoutError("no answer about a message that JetStream had already")
         return None
+
+
+class Settled(NamedTuple):
+    """What the answers of JetStream to one turn say.
+
+    Attributes:
+        reached: by shard, how far its cursor may move.
+        foreign: entries in whose place JetStream has another message.
+        error: why an entry does not count as published; None where all do.
+    """
+
+    reached: dict[str, Advance]
+    foreign: list[InFlight]
+    error: BaseException | None
 
 
 async def verify(jetstream: JetStreamContext, in_flight: Sequence[InFlight], *, timeout_s: float) -> None:

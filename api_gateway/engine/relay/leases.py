@@ -98,12 +98,14 @@ class Leases:
                 results = await self._scripts.lease(names.SHARDS, self.token, self._options.lease_ms, hold=hold)
                 self._leased_until_s = asked_at_s + self._options.lease_ms / 1_000
                 self._is_leaving = hold == "leave"
-                held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours}
+                held = {shard for shard, ours in zip(names.SHARDS, results, strict=True) if ours is True}
                 for shard in set(self.owned) - held:
                     del self.owned[shard]
                 await self._forget_former_lineages()
                 await self.adopt(sorted(held - set(self.owned)))
                 self._health.shards_owned = len(self.owned)
+                for failed in (each for each in results if isinstance(each, Exception)):
+                    self._on_failure("leases", failed)
             except (RedisError, OSError, TimeoutError) as error:
                 heed_cancellation()
                 self._on_failure("leases", error)

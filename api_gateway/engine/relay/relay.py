@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -28,11 +28,11 @@ from nats.js.errors import APIError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, StreamWentBack, verify
+from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, Settled, StreamWentBack, verify
 from api_gateway.engine.relay.leases import Leases, Owned
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.publisher import Publisher
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn, UnreadableEntry
 from api_gateway.tracing.entries import EntryTraces
 from shared import names
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
@@ -45,23 +45,10 @@ from shared.supervision import heed_cancellation, loudly
 
 logger = logging.getLogger(__name__)
 
+_SERVERS_FAIL = (RedisError, NatsError, APIError, OSError, TimeoutError)
 _LOOK_FOR_LOSS_S = 0.2
 _CHECK_STREAM_EVERY_S = 2.0
 _BACKOFF_FIRST_S = 0.1
-
-
-class Settled(NamedTuple):
-    """What the answers of JetStream to one turn say.
-
-    Attributes:
-        reached: by shard, how far its cursor may move.
-        foreign: entries in whose place JetStream has another message.
-        error: why an entry does not count as published; None where all do.
-    """
-
-    reached: dict[str, Advance]
-    foreign: list[InFlight]
-    error: BaseException | None
 
 
 class Relay:
@@ -183,7 +170,7 @@ class Relay:
                 backoff.succeeded()
                 self.health.connected = True
                 self.health.last_error = None
-            except (RedisError, NatsError, APIError, OSError, TimeoutError, ForeignMessage, StreamWentBack) as error:
+            except (*_SERVERS_FAIL, ForeignMessage, StreamWentBack, UnreadableEntry) as error:
                 heed_cancellation()
                 self._failed("publish", error)
                 await self._back_off(backoff)
@@ -209,20 +196,24 @@ class Relay:
 
     async def _cycle(self, jetstream: JetStreamContext, publisher: Publisher) -> None:
         """Take turns while the noticed shards have work, until it is time to look at the stream again. A turn moves the
-        cursors of what the one before it has published, reads what comes next, and publishes that."""
+        cursors of what the one before it has published, reads what comes next, and publishes that.
+
+        A shard that fails alone holds up no other one: its error is raised at the end, when they have no more work.
+        """
         advances: dict[str, Advance] = {}
+        of_shards: Exception | None = None
         while shards := self._noticed_shards():
             in_flight: list[InFlight] = []
             try:
-                await self._read_and_publish(publisher, shards, advances, in_flight)
+                of_shards = await self._read_and_publish(publisher, shards, advances, in_flight) or of_shards
                 await self._acknowledged(publisher)
                 await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
             except BaseException:
                 publisher.give_up()
-                await self._conclude(self._settled(in_flight))
+                await self._conclude(self._settled(in_flight, shards))
                 raise
             publisher.give_up()
-            settled = self._settled(in_flight)
+            settled = self._settled(in_flight, shards)
             if settled.error is not None:
                 await self._conclude(settled)
                 raise settled.error
@@ -230,9 +221,12 @@ class Relay:
             advances = settled.reached
             # What was acknowledged belongs to the stream that was seen last: the cursors move before the next look. And
             # after a failure it is known that all is well again only once the cursors have moved.
-            if not self._is_stream_checked() or not self._leases.are_certain() or self.health.last_error is not None:
+            may_be_well = self.health.last_error is not None and of_shards is None
+            if not self._is_stream_checked() or not self._leases.are_certain() or may_be_well:
                 break
-        await self._move_and_read(advances, {}, most=0)
+        _, error = await self._move_and_read(advances, {}, most=0)
+        if (error := error or of_shards) is not None:
+            raise error
 
     def _noticed_shards(self) -> dict[str, Owned]:
         """The shards that may have entries, and nobody else relays; those that must be checked first are left.
@@ -253,19 +247,22 @@ class Relay:
         shards: Mapping[str, Owned],
         advances: Mapping[str, Advance],
         in_flight: list[InFlight],
-    ) -> None:
-        """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent."""
+    ) -> Exception | None:
+        """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent. Returns the
+        error of a shard, of which nothing is published; None where none failed."""
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_turn // len(shards)))
         after = {shard: owned.published for shard, owned in shards.items()}
         # Their cursors move in the same step, before their entries are read.
         after |= {shard: advance.entry for shard, advance in advances.items() if shard in shards}
-        turns = await self._move_and_read(advances, after, most=most)
+        turns, error = await self._move_and_read(advances, after, most=most)
         if not self._leases.are_certain():
             self._dirty.update(shards)
             self._look.set()
-            return
+            return error
         for shard, owned in shards.items():
-            _, lineage, entries = turns[shard]
+            if (turn := turns.get(shard)) is None:
+                continue
+            _, lineage, entries = turn
             if lineage != owned.lineage:
                 # 1. The relay pauses. 2. The shard is rebuilt, or Redis fails over. 3. The relay reads on, at its
                 # old number, in another outbox. It would publish what it read there under the old lineage.
@@ -280,6 +277,7 @@ class Relay:
                     self._dirty.add(shard)
                     break
                 in_flight.append(await self._publish(publisher, shard, owned.lineage, after[shard], entry))
+        return error
 
     async def _acknowledged(self, publisher: Publisher) -> None:
         """Wait for the PubAcks, until the time is up or the connection is lost; those still missing then will not
@@ -303,14 +301,22 @@ class Relay:
         await publisher.publish(one, names.message_id(shard, lineage.epoch, entry.n, payload))
         return one
 
-    def _settled(self, in_flight: Sequence[InFlight]) -> Settled:
-        """How far each shard's cursor may move: past its entries with a PubAck, up to the first without one."""
+    def _settled(self, in_flight: Sequence[InFlight], shards: Mapping[str, Owned]) -> Settled:
+        """How far each shard's cursor may move: past its entries with a PubAck, up to the first without one. Not at all
+        where the lease did not last from the read until now; then its entries are read again.
+
+        1. Entries are acknowledged, and the process is paused past its lease. 2. The stream loses its tail. 3. Another
+        relay notices it, moves the cursor back, and dies. 4. This one has the lease again, and the cursor may be at the
+        entry after which it had read, in the same stream.
+        """
         failures = [published.failure for published in in_flight]
         error: BaseException | None = self._look_for_lost_tail(in_flight)
         if error is not None:
             return Settled({}, [], error)
         reached: dict[str, Advance] = {}
-        stuck: set[str] = set()
+        stuck = {shard for shard, owned in shards.items() if self._owned.get(shard) is not owned}
+        if not self._leases.are_certain():
+            stuck.update(shards)
         foreign: list[InFlight] = []
         for published, failure in zip(in_flight, failures, strict=True):
             if published.is_foreign and published.shard not in stuck:
@@ -323,7 +329,7 @@ class Relay:
                 reached[published.shard] = Advance(
                     published.shard, published.lineage, published.entry, published.ack.seq, published.after
                 )
-        if reached:
+        if None in failures:
             self._leases.was_answered()
         return Settled(reached, foreign, error)
 
@@ -340,6 +346,9 @@ class Relay:
         1. An entry is stored as message 100, and the stream loses its messages from 91 on.
         2. The next entry of the shard becomes message 91. If the cursor moved, it would have 91 in place of 100, and
            nothing would show that the first entry is gone.
+
+        Message 100 may be another gateway's, from which this one took the shard: all that the look at the stream showed
+        were given.
         """
         acks = (published.ack for published in in_flight)
         for seq in (ack.seq for ack in acks if ack is not None and not ack.duplicate):
@@ -353,11 +362,12 @@ class Relay:
 
     async def _move_and_read(
         self, advances: Mapping[str, Advance], after: Mapping[str, int], *, most: int
-    ) -> dict[str, Turn]:
+    ) -> tuple[dict[str, Turn], Exception | None]:
         """Move cursors, and read at most ``most`` entries of each shard after a number. What could not be moved is
-        forgotten, so that it is taken up anew."""
+        forgotten, so that it is taken up anew. Returns the turns of the shards that did not fail, and the first error
+        of those that did."""
         if not advances and not after:
-            return {}
+            return {}, None
         if advances:
             crash_point("relay.published")
         turns = await self._scripts.turn(
@@ -376,12 +386,8 @@ class Relay:
                 self._leases.forget(shard, owned)
             if is_ours and self._on_published is not None:
                 self._on_published(shard, advance.lineage, advance.entry)
-        found: dict[str, Turn] = {}
-        for shard, turn in turns.items():
-            if isinstance(turn, Exception):
-                raise turn
-            found[shard] = turn
-        return found
+        errors = (turn for turn in turns.values() if isinstance(turn, Exception))
+        return {shard: turn for shard, turn in turns.items() if not isinstance(turn, Exception)}, next(errors, None)
 
     async def _stop(self, published: InFlight) -> None:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is
@@ -431,9 +437,10 @@ class Relay:
             self.health.rewinds_total += 1
             if await self._scripts.rewind_published(shard, token=self._leases.token, stream_id=self._stream_id):
                 await self._leases.adopt([shard])
-        # Set only now: a check that failed half-way is repeated before anything is published.
+        # Set only now: a check that failed half-way is repeated before anything is published. What is published from
+        # now on gets a higher number than the stream had at that look.
         self._stream_checked_at_s = now_s
-        self._highest_seq, self._lost_from_seq = min(self._highest_seq, last_seq), None
+        self._highest_seq, self._lost_from_seq = info.state.last_seq, None
 
 
 def _ignore_lost_hint(task: asyncio.Future[None]) -> None:

@@ -40,6 +40,10 @@ class Advance:
     after: int = 0
 
 
+class UnreadableEntry(Exception):
+    """The outbox of a shard has something that is not an entry."""
+
+
 class Turn(NamedTuple):
     """What a relay's turn at a shard has come to.
 
@@ -75,11 +79,22 @@ class ShardScripts:
 
     async def _run_each(self, script: Script, calls: Sequence[Call]) -> list[bool]:
         """False where a node of a cluster cannot be asked and others can."""
-        answers = await script.run_each(self._redis, calls)
+        answers = await self._try_each(script, calls)
         for answer in answers:
-            if isinstance(answer, Exception) and not isinstance(answer, NodeAway):
+            if isinstance(answer, Exception):
                 raise answer
-        return [not isinstance(answer, Exception) and bool(answer) for answer in answers]
+        return [answer is True for answer in answers]
+
+    async def _try_each(self, script: Script, calls: Sequence[Call]) -> list[bool | Exception]:
+        """The same; where a call fails, its error stands in place of the answer. One that all have is raised."""
+        answers = await script.run_each(self._redis, calls)
+        found = [
+            answer if isinstance(answer, Exception) and not isinstance(answer, NodeAway) else answer == 1
+            for answer in answers
+        ]
+        if found and all(isinstance(answer, Exception) for answer in found):
+            raise found[0]
+        return found
 
     async def init_shard(self, shard: str, *, run: str = "") -> bool:
         """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: the run of Redis."""
@@ -101,11 +116,13 @@ class ShardScripts:
         keys = [lease_key(shard), cursors_key(shard)]
         return bool(await self._stop.run(self._redis, keys, [token, str(lineage.epoch), lineage.run]))
 
-    async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold = "keep") -> list[bool]:
+    async def lease(
+        self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold = "keep"
+    ) -> list[bool | Exception]:
         """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds, or whose
-        node cannot be asked."""
+        node cannot be asked, and an error for one that fails while others do not."""
         calls = [([lease_key(shard), cursors_key(shard)], [token, str(ttl_ms), hold]) for shard in shards]
-        return await self._run_each(self._lease, calls)
+        return await self._try_each(self._lease, calls)
 
     async def release(self, shards: Sequence[str], token: str) -> None:
         """Give leases back where they are still ours."""
@@ -145,7 +162,7 @@ class ShardScripts:
             for part in parts
         ]
         answers = answers_of(parts, await self._turn.run_all(self._redis, commands))
-        return {shard: _decoded_turn(answer) for shard, answer in zip(shards, answers, strict=True)}
+        return {shard: _decoded_turn(shard, answer) for shard, answer in zip(shards, answers, strict=True)}
 
     async def rewind_published(self, shard: str, *, token: str, stream_id: str) -> bool:
         """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
@@ -160,10 +177,13 @@ def _of_advance(advance: Advance | None) -> Sequence[str | int]:
     return advance.lineage.epoch, advance.lineage.run, advance.entry, advance.stream_seq, advance.after
 
 
-def _decoded_turn(answer: Any) -> Turn | Exception:
+def _decoded_turn(shard: str, answer: Any) -> Turn | Exception:
     if isinstance(answer, NodeAway):
         return Turn(False, None, [])
     if isinstance(answer, Exception):
         return answer
     moved, run, epoch, entries = answer
-    return Turn(bool(moved), decode_lineage((run, epoch)), decode_script_entries(entries))
+    try:
+        return Turn(bool(moved), decode_lineage((run, epoch)), decode_script_entries(entries))
+    except (KeyError, ValueError) as error:
+        return UnreadableEntry(f"shard {shard}: {error!r}")

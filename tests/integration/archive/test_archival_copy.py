@@ -69,6 +69,14 @@ async def test_rows_that_are_not_those_of_the_bids_are_not_believed(
     assert "COPY 0" in caplog.text
 
 
+async def test_of_rows_that_are_not_believed_none_stays(database: Database) -> None:
+    other = delivery(1, bid("lot-9", 1))
+    await database.archive.store(
+        [msgspec.structs.replace(delivery(1, bid(LOT, 1), bid(LOT, 2)), bid_rows=other.bid_rows)]
+    )
+    assert await database.rows("SELECT item_id, seq FROM bids ORDER BY seq") == [(LOT, 1), (LOT, 2)]
+
+
 async def test_both_ways_store_the_same_rows(database: Database) -> None:
     def some(item_id: str) -> list[Delivery]:
         beaten, odd = bid(item_id, 2, user_id="bob", leader="ada"), bid(item_id, 3, user_id="“é\U0001f570”")
@@ -95,6 +103,32 @@ async def test_a_known_bid_sends_its_batch_the_other_way_and_new_ones_come_back_
     assert outcome(await store(6, 7)) == (2, 0, 0, 0), "as the last ones were known, COPY was not tried"
     assert outcome(await store(8, 9)) == (2, 2, 0, 0)
     assert await database.rows("SELECT seq FROM bids ORDER BY seq") == [(seq,) for seq in range(1, 10)]
+
+
+@pytest.mark.parametrize("batch", ["new", "known", "known in part", "clashing", "without a bid"])
+async def test_however_a_batch_is_stored_there_is_a_moment_to_ask_for_the_next_one(
+    database: Database, batch: str
+) -> None:
+    """It comes before the COMMIT, so that the next batch arrives meanwhile."""
+    archived: list[Any] = []
+
+    async def note() -> None:
+        archived.extend(await database.rows("SELECT archived_n FROM shard_cursors WHERE archived_n > 0"))
+
+    await database.archive.store([delivery(1, bid(LOT, 1)), delivery(2, closed(LOT, 7))])
+    if batch == "known":
+        await database.archive.store([delivery(1, bid(LOT, 1))])
+    batches = {
+        "new": [delivery(3, bid(LOT, 2))],
+        "known": [delivery(1, bid(LOT, 1)), delivery(3, bid(LOT, 2))],
+        "known in part": [delivery(1, bid(LOT, 1)), delivery(3, bid(LOT, 2))],
+        "clashing": [delivery(3, bid(LOT, 7))],
+        "without a bid": [delivery(3, closed(LOT, 8))],
+    }
+    stored = await database.archive.store(batches[batch], meanwhile=note)
+    assert stored.copied == (1 if batch == "new" else 0)
+    assert archived in ([(2,)], [(2,), (2,)]), "once, or twice where a COPY was undone"
+    assert await database.rows("SELECT archived_n FROM shard_cursors WHERE archived_n > 0") == [(3,)]
 
 
 async def test_the_place_of_another_event_is_not_for_a_bid(database: Database) -> None:
@@ -141,6 +175,14 @@ async def test_what_copy_refuses_is_a_poison_alone(database: Database, refused: 
     await database.archive.store([delivery(4, bid(LOT, 4))])
     assert (await database.archive.store([delivery(5, bid(LOT, 5))])).copied == 1, "its connection is as good as before"
     assert await database.rows("SELECT archived_n FROM shard_cursors WHERE archived_n > 0") == [(5,)]
+
+
+async def test_after_a_copy_that_failed_the_next_batch_goes_by_insert(database: Database) -> None:
+    """What failed half-way has left dead rows, and the halves of a refused batch may fail again."""
+    refused = [delivery(1, bid(LOT, 1)), delivery(2, bid(LOT, 2, user_id="a\0b"))]
+    assert outcome(await database.archive.store(refused)) == (1, 0, 0, 0)
+    assert outcome(await database.archive.store([delivery(3, bid(LOT, 3))])) == (1, 0, 0, 0)
+    assert outcome(await database.archive.store([delivery(4, bid(LOT, 4))])) == (1, 1, 0, 0)
 
 
 async def test_an_instant_that_python_does_not_know_is_stored_all_the_same(database: Database) -> None:

@@ -98,6 +98,18 @@ async def test_a_lease_that_would_never_end_is_free(redis: Redis, scripts: Shard
     assert 0 < await redis.pttl(lease_key(shard)) <= LEASE_MS
 
 
+async def test_a_lease_that_cannot_be_taken_leaves_the_others_theirs(
+    redis: Redis, scripts: ShardScripts, shard: str
+) -> None:
+    spoilt = f"{shard}0"
+    await redis.set(cursors_key(spoilt), "no hash")
+    error, ours = await scripts.lease([spoilt, shard], "mine", LEASE_MS)
+    assert isinstance(error, ResponseError)
+    assert ours is True
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await scripts.lease([spoilt], "mine", LEASE_MS)
+
+
 async def test_only_its_holder_gives_a_lease_back(redis: Redis, scripts: ShardScripts, shard: str) -> None:
     await scripts.lease([shard], "mine", LEASE_MS)
     await scripts.release([shard], "other")

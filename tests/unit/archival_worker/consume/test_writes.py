@@ -12,7 +12,7 @@ import pytest
 from archival_worker.consume import worker as module
 from archival_worker.consume.batcher import Batcher, BatchLimits, Pull
 from archival_worker.consume.deliveries import Delivery
-from archival_worker.consume.worker import Worker
+from archival_worker.consume.worker import Worker, WorkerOptions
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.metrics import Metrics
 from archival_worker.store.archive import Stored
@@ -20,6 +20,7 @@ from shared.clients.nats import StreamUnavailable
 from shared.redis_layout.outbox import EntryId
 from shared.streams.puller import Puller, PullOptions
 from tests.unit.archival_worker.events import bid, delivery
+from tests.waiting import eventually
 
 PLACE = {"s01": EntryId(1, 3)}
 
@@ -29,8 +30,8 @@ class Around:
 
     def __init__(self) -> None:
         self.told: list[Any] = []
-        self.store_fails = self.stream_fails = self.pull_fails = False
-        self.copies = True
+        self.store_fails = self.stream_fails = self.pull_fails = self.is_away = False
+        self.copies, self.copy_fails, self.stops_at_once = True, False, False
         self.batcher: Batcher[Delivery] = Batcher(BatchLimits(rows_max=2, pull_messages=2))
         self.metrics = Metrics()
         self.worker = Worker(
@@ -46,13 +47,20 @@ class Around:
         self, deliveries: list[Delivery], *, meanwhile: Callable[[], Awaitable[None]] | None = None
     ) -> Stored:
         self.told.append("store")
+        if self.stops_at_once:
+            self.worker.request_stop()
         if self.store_fails:
             raise ArchiveUnavailable("away")
         if meanwhile is not None and self.copies:
             await meanwhile()
             await meanwhile()
+            if self.copy_fails:
+                raise ArchiveUnavailable("away")
             self.told.append("copied")
         return Stored(bids=len(deliveries), positions=PLACE)
+
+    async def check_writable(self) -> None:
+        return
 
     async def _after_commit(self) -> None:
         self.told.append("committed")
@@ -70,6 +78,13 @@ class Around:
 
     def check(self, *, pulling: bool) -> None:
         self.told.append(("check", pulling))
+        if self.is_away:
+            raise StreamUnavailable("away")
+
+    silent_at_s = float("inf")
+
+    async def close(self) -> None:
+        self.told.append(("closed", None))
 
     def leave_request(self) -> None:
         pass
@@ -152,6 +167,17 @@ async def test_the_next_messages_are_asked_for_once_in_the_middle_of_a_write_or_
     assert around.batcher.pulling
 
 
+@pytest.mark.parametrize("copies", [True, False])
+async def test_nothing_is_asked_for_once_the_worker_is_to_stop(copies: bool) -> None:
+    """The write waits for a lock, say. What came then would only be given back."""
+    around = Around()
+    around.copies, around.stops_at_once = copies, True
+    await around.consume()
+    assert [each for each in around.told if each[0] == "pull"] == []
+    assert around.told[-1][0] == "acknowledged"
+    assert not around.batcher.pulling, "nothing is to come"
+
+
 async def test_a_stream_that_is_away_in_the_middle_of_a_write_does_not_undo_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -173,6 +199,16 @@ async def test_a_write_that_fails_before_the_pull_leaves_nothing_to_wait_for() -
     assert not around.batcher.pulling
 
 
+async def test_what_was_asked_for_in_a_write_that_failed_is_waited_for() -> None:
+    """Otherwise nobody would give it back."""
+    around = Around()
+    around.copy_fails = True
+    with pytest.raises(ArchiveUnavailable):
+        await around.consume()
+    assert around.told[1:3] == ["store", ("pull", 2)]
+    assert around.batcher.pulling
+
+
 class Client:
     """The connection of a real puller: it keeps the subjects on which requests want their answers."""
 
@@ -190,6 +226,12 @@ class Client:
     async def publish(self, subject: str, payload: bytes, reply: str) -> None:
         if subject.startswith("$JS.API"):
             self.requests.append(reply)
+
+    def jetstream(self) -> None:
+        return
+
+    async def message(self) -> None:
+        await self.tell(SimpleNamespace(subject="auction.events", data=b"?", reply="", headers=None))
 
     async def ends(self, request: str) -> None:
         headers = {"Status": "409", "Description": "Batch Completed"}
@@ -225,6 +267,48 @@ async def test_the_end_of_a_request_that_is_told_late_does_not_end_the_next_one(
     assert around.batcher.pulling, "the second one is open"
     await client.ends(client.requests[1])
     assert not around.batcher.pulling
+
+
+async def test_a_message_and_the_end_of_a_request_wake_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither came, it would wait for an hour."""
+
+    async def is_there(*_: object) -> None:
+        return
+
+    for name in ("ensure_stream", "ensure_consumer"):
+        monkeypatch.setattr(module, name, is_there)
+    around, client = Around(), Client()
+
+    async def connect() -> Any:
+        return client
+
+    options = WorkerOptions(source=PullOptions("test", pull_expires_s=3_600))
+    worker = Worker(connect, cast(Any, around), cast(Any, around), around.metrics, options)
+    task = asyncio.create_task(worker.run())
+    await eventually(lambda: len(client.requests) == 1)
+    await asyncio.sleep(0.01)
+    await client.ends(client.requests[0])
+    await eventually(lambda: len(client.requests) == 2)
+    await asyncio.sleep(0.01)
+    await client.message()
+    await eventually(lambda: "store" in around.told)
+    worker.request_stop()
+    await asyncio.sleep(0.01)
+    assert not task.done(), "more may come of the last request"
+    await client.message()
+    await client.ends(client.requests[-1])
+    await asyncio.wait_for(task, 10)
+    assert around.metrics.given_back == 1
+
+
+async def test_a_stop_does_not_wait_for_a_stream_that_is_away() -> None:
+    around = Around()
+    around.batcher.next(0.0)
+    around.batcher.received(delivery(1, bid("a", 1)), 1, 0.0)
+    around.is_away = True
+    async with asyncio.timeout(10):
+        await around.worker._end(cast(Any, around), around.batcher)
+    assert [each[0] for each in around.told] == ["check", "closed", "given back"]
 
 
 async def test_a_session_that_lasted_is_no_failure_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

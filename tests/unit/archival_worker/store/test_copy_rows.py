@@ -60,6 +60,7 @@ def test_a_row_has_what_the_columns_of_an_insert_have() -> None:
         bid("a", 1),
         bid("a", 2, user_id="bob", leader="ada"),
         bid("a", 3, user_id="“é\U0001f570”"),
+        bid("a", 4, leader="“é\U0001f570”"),
         bid("a", 2, epoch=2),
     )
     names = ("item_id", "epoch", "seq", "bid_id", "user_id", "amount", "previous_bid", "kind", "leader_id")

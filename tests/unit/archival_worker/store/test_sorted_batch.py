@@ -1,4 +1,5 @@
-"""Which messages of a batch count for their shard's cursor."""
+"""What a batch of messages comes to: what counts for a shard's cursor, what goes by COPY, and what items' states are
+made of."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import pytest
 
 from archival_worker.consume.deliveries import Delivery, Entry
 from archival_worker.store.sorted_batch import SortedBatch
+from tests.unit.archival_worker.events import bid, closed, delivery
 
 SHARD = "s04"
 
@@ -22,3 +24,21 @@ def test_a_poison_keeps_its_place_in_the_outbox_unless_the_shard_was_rebuilt_sin
     assert batch.entries == entries
     assert [(letter.reason, letter.detail) for letter in batch.dead_letters] == [("poison", "undecodable")]
     assert batch.former == []
+
+
+def test_one_bid_that_cannot_be_a_row_keeps_its_whole_batch_from_copy() -> None:
+    sound, odd = delivery(1, bid("lot", 1)), delivery(2, bid("lot", 2, amount=2**70))
+    assert odd.bid_rows is None
+    for messages in ([sound, odd], [odd, sound]):
+        batch = SortedBatch.of(messages)
+        assert batch.bid_rows is None
+        assert len(batch.bids) == 2
+    assert SortedBatch.of([sound]).bid_rows == [sound.bid_rows]
+
+
+def test_an_items_state_is_that_of_its_last_event_that_did_not_clash() -> None:
+    events = [bid("lot", 1), bid("lot", 2), closed("lot", 3)]
+    batch = SortedBatch.of([delivery(1, *events)])
+    assert list(batch.sound_ends()) == [events[0], events[2]]
+    batch.put_aside(batch.events)
+    assert [event.seq for event in batch.sound_ends()] == [1, 2]

@@ -155,7 +155,7 @@ class FakeStream:
     looked_at: list[int] = field(default_factory=list)
     infos: int = 0
     created: str = "one"
-    last_seq: int = 100
+    last_seq: int = 0
     is_connected: bool = True
     on_publish: Callable[[], None] = lambda: None
     on_answer: Callable[[Any], Awaitable[None]] = field(init=False)
@@ -192,7 +192,9 @@ class FakeStream:
     async def publish(self, subject: str, payload: bytes, *, reply: str, headers: dict[Header, str]) -> None:
         self.published.append((headers[Header.MSG_ID], payload))
         self.on_publish()
-        answer = self.answers.pop(0) if self.answers else PubAck(len(self.published))
+        answer = self.answers.pop(0) if self.answers else PubAck(self.last_seq + 1)
+        if isinstance(answer, PubAck) and not answer.duplicate:
+            self.last_seq = answer.seq
         if answer is not None:
             told = {"error": answer} if isinstance(answer, dict) else {"stream": names.STREAM, **answer._asdict()}
             await self.on_answer(SimpleNamespace(subject=reply, data=msgspec.json.encode(told)))

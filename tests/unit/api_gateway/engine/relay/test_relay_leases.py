@@ -6,7 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
+from shared import names
 from shared.redis_layout.cursors import Lineage
 from tests.unit.api_gateway.engine.relay.bench import BRIEF_MS, SHARD, Bench
 from tests.waiting import eventually
@@ -53,6 +55,36 @@ async def test_nothing_is_published_after_the_lease_ran_out() -> None:
         assert bench.stream.ids == [1]
         bench.scripts.may_lease.set()
         await bench.reached(2)
+
+
+async def test_a_lease_that_cannot_be_renewed_leaves_the_others_theirs() -> None:
+    bench = Bench(1)
+    lease = bench.scripts.lease
+    broken = next(at for at, shard in enumerate(names.SHARDS) if shard != SHARD)
+
+    async def fail(*asked: Any, **more: Any) -> list[Any]:
+        answers: list[Any] = await lease(*asked, **more)
+        answers[broken] = ResponseError("WRONGTYPE")
+        return answers
+
+    bench.scripts.lease = fail  # type: ignore[method-assign]
+    async with bench.running():
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.failures_total > 0)
+        assert list(bench.relay.owned_shards()) == [SHARD]
+
+
+async def test_a_shard_whose_lease_cannot_be_renewed_is_no_longer_ours() -> None:
+    bench = Bench(1, lease_ms=BRIEF_MS)
+    lease = bench.scripts.lease
+
+    async def fail(*asked: Any, **more: Any) -> list[Any]:
+        return [ResponseError("WRONGTYPE") if ours else ours for ours in await lease(*asked, **more)]
+
+    async with bench.running():
+        await bench.reached(1)
+        bench.scripts.lease = fail  # type: ignore[method-assign]
+        await eventually(lambda: not bench.relay.owned_shards())
 
 
 def stand_still() -> None:

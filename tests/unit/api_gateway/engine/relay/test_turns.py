@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,12 +15,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from api_gateway.engine.relay import relay as relay_module
+from api_gateway.engine.relay.in_flight import PubAck
 from api_gateway.engine.relay.leases import Owned
 from api_gateway.engine.relay.options import RelayOptions
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn, UnreadableEntry
 from shared import names
 from shared.clients.cluster.client import ClusterClient
 from shared.clients.cluster.pipeline import NodeAway
+from shared.redis_layout.outbox import Entry
 from shared.redis_layout.scripts import Call, Script
 from tests.unit.api_gateway.engine.relay.bench import BRIEF_MS, OURS, SHARD, Bench
 from tests.waiting import eventually
@@ -103,7 +107,7 @@ async def test_it_does_not_ask_again_and_again_while_the_lease_is_uncertain() ->
 
 async def test_a_shard_that_is_taken_up_meanwhile_is_checked_before_it_is_relayed() -> None:
     """Its last owner may have published into a stream that is gone."""
-    bench = Bench(1)
+    bench = Bench(1, stream_id="one")
 
     def exchange() -> None:
         if bench.redis.entries == [1]:
@@ -116,6 +120,42 @@ async def test_a_shard_that_is_taken_up_meanwhile_is_checked_before_it_is_relaye
         await bench.reached(2)
     assert bench.stream.ids[:3] == [1, 1, 2]
     assert bench.scripts.rewinds == 1
+
+
+async def test_what_was_acknowledged_before_a_lease_ended_counts_no_more() -> None:
+    """1. Entries are acknowledged, and the process stands still past its lease. 2. The stream loses them. 3. Another
+    relay notices, goes back, and dies. 4. This one has the lease again, at a cursor that is before the entries."""
+    bench = Bench(1)
+
+    def take_up_again() -> None:
+        bench.stream.on_publish = lambda: None
+        bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+        bench.relay.notice(SHARD)
+
+    bench.stream.on_publish = take_up_again
+    async with bench.running():
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1], "the cursor moves after the second time only"
+
+
+async def test_nothing_is_moved_once_the_lease_is_uncertain() -> None:
+    """The process stood still: by now the lease may be another's, and even ours again."""
+    bench = Bench(1, lease_ms=BRIEF_MS)
+    turns = Turns(bench)
+
+    def stand_still() -> None:
+        bench.stream.on_publish = lambda: None
+        bench.scripts.may_lease.clear()
+        time.sleep(BRIEF_MS / 1_000)
+
+    bench.stream.on_publish = stand_still
+    async with bench.running():
+        await eventually(lambda: bench.stream.ids == [1])
+        await asyncio.sleep(0.05)
+        assert {moves for moves, _ in turns.asked} == {None}
+        bench.scripts.may_lease.set()
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1]
 
 
 async def test_a_shard_that_waits_for_its_check_is_not_forgotten() -> None:
@@ -197,6 +237,38 @@ async def test_that_cursors_cannot_be_moved_is_told_once_and_until_they_move(cap
     assert len([record for record in caplog.records if "Connection refused" in record.message]) == 1
 
 
+async def test_however_busy_the_relay_is_it_says_that_all_is_well_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "_CHECK_STREAM_EVERY_S", 600.0)
+    bench = Bench(1)
+    turn = bench.scripts.turn
+
+    async def more_comes(*asked: Any, **more: Any) -> Any:
+        await asyncio.sleep(0)
+        bench.relay.notice(SHARD)
+        return await turn(*asked, **more)
+
+    bench.scripts.turn = more_comes  # type: ignore[method-assign]
+    async with bench.running():
+        await bench.reached(1)
+        bench.relay._failed("leases", TimeoutError())
+        await eventually(lambda: bench.relay.health.last_error is None)
+
+
+async def test_a_puback_is_an_answer_of_nats() -> None:
+    """A cycle may last for seconds, and a relay that thinks that it is cut off takes no shards."""
+    bench = Bench(1)
+    since: list[float | None] = []
+
+    async def note() -> None:
+        since.append(bench.relay._leases._unanswered_since_s)
+
+    bench.scripts.on_moved = note
+    async with bench.running():
+        await bench.reached(1)
+        await eventually(lambda: bool(since))
+    assert since[0] is None
+
+
 async def test_a_shard_that_fails_leaves_the_others_what_was_reached() -> None:
     bench = Bench(1)
     turn = bench.scripts.turn
@@ -214,6 +286,51 @@ async def test_a_shard_that_fails_leaves_the_others_what_was_reached() -> None:
         await eventually(lambda: bench.relay.health.last_error is None)
     assert bench.moves == [(OURS, 1)]
     assert bench.stream.ids == [1], "it is not published again"
+
+
+def _break_another_shard(bench: Bench) -> None:
+    """From now on each turn has an error of another shard in it."""
+    turn = bench.scripts.turn
+    broken = next(shard for shard in names.SHARDS if shard != SHARD)
+
+    async def fail(*asked: Any, **more: Any) -> Any:
+        return {**await turn(*asked, **more), broken: ResponseError("WRONGTYPE")}
+
+    bench.scripts.turn = fail  # type: ignore[method-assign]
+
+
+async def test_a_shard_that_fails_for_ever_does_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(1)
+    _break_another_shard(bench)
+    failures: list[int] = []
+
+    def grow() -> None:
+        failures.append(bench.relay.health.failures_total)
+        if len(bench.redis.entries) not in (1, 6):
+            bench.redis.entries.append(len(bench.redis.entries) + 1)
+            bench.relay.notice(SHARD)
+
+    bench.stream.on_publish = grow
+    async with bench.running():
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.last_error is not None)
+        assert "WRONGTYPE" in (bench.relay.health.last_error or "")
+        bench.redis.entries.append(2)
+        bench.relay.notice(SHARD)
+        await bench.reached(6)
+    assert bench.stream.ids == [1, 2, 3, 4, 5, 6]
+    assert len(set(failures[1:])) == 1, "they need not wait for its next try"
+    assert len([record for record in caplog.records if "WRONGTYPE" in record.message]) == 1
+
+
+async def test_a_shard_with_a_foreign_message_is_closed_whatever_another_one_fails_with() -> None:
+    bench = Bench(1, 2)
+    bench.stream.answers = [PubAck(1), PubAck(7, duplicate=True)]
+    bench.stream.looks = [SimpleNamespace(subject="other", data=b"")]
+    _break_another_shard(bench)
+    async with bench.running():
+        await eventually(lambda: bench.scripts.stopped == [OURS])
+    assert bench.moves == [(OURS, 1)]
 
 
 # ------------------------------------------------------------------------------------- how Redis is asked
@@ -250,6 +367,16 @@ async def test_on_a_cluster_a_command_is_about_one_shard(monkeypatch: pytest.Mon
     redis = ClusterClient.__new__(ClusterClient)
     await ShardScripts(redis).turn({}, dict.fromkeys(names.SHARDS, 0), token="mine", stream_id="one", count=1)
     assert len(asked.commands) == len(names.SHARDS)
+
+
+async def test_an_entry_that_cannot_be_read_is_an_error_of_its_shard_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = [1, b"run-1", b"1", [(b"1-0", [b"item", b"lot", b"events", b"[]"])]]
+    damaged = [1, b"run-1", b"1", [(b"1-0", [b"what", b"ever"])]]
+    Asked(monkeypatch, answer=[damaged, sound])
+    one, other = names.SHARDS[:2]
+    found = await ShardScripts(cast(Any, None)).turn({}, {one: 0, other: 0}, token="mine", stream_id="one", count=1)
+    assert isinstance(found[one], UnreadableEntry)
+    assert found[other] == Turn(True, OURS, [Entry(1, "lot", b"[]", None)])
 
 
 async def test_nothing_counts_as_moved_where_a_node_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
