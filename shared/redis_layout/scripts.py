@@ -114,8 +114,6 @@ class Script:
         Raises:
             RedisError, OSError, TimeoutError: it is unknown which calls ran. On a cluster: no node can be asked.
         """
-        if not calls:
-            return {}
         parts = parts_of(redis, calls, CALLS_TOGETHER_MAX)
         answers = await self.run_all(redis, [beside([calls[at] for at in part], common) for part in parts])
         found: dict[int, Any] = {}
@@ -133,6 +131,8 @@ class Script:
         Raises:
             RedisError, OSError, TimeoutError: it is unknown which calls ran. On a cluster: no node can be asked.
         """
+        if not calls:
+            return []
         if len(calls) == 1 and not isinstance(redis, ClusterClient):
             # The library takes as long again for a pipeline.
             try:

@@ -99,6 +99,7 @@ class FakeScripts:
 
     async def news(self, known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
         cursors = self._redis.cursors
+        self._redis.on_read()
         return {
             shard
             for shard, (lineage, published) in known.items()

@@ -37,7 +37,7 @@ class Counted:
             return await turn(advances, after, **more)
 
         bench.scripts.news = counted_news  # type: ignore[method-assign]
-        bench.scripts.turn = counted_turn  # type: ignore[method-assign,assignment]
+        bench.scripts.turn = counted_turn  # type: ignore[method-assign]
 
 
 async def test_while_there_is_nothing_no_outbox_is_read() -> None:
