@@ -29,6 +29,7 @@ from shared.clients.nats import NatsLink, StreamUnavailable
 from shared.http.metrics import metrics_answer
 from shared.http.probes import health, readiness
 from shared.http.protocols.bounded import BoundedHttpProtocol
+from shared.http.sockets import QuietServer
 
 _PROBE_TIMEOUT_S: Final = 2.0
 SERVICE_NAME: Final = "archival-worker"
@@ -188,8 +189,8 @@ def make_app(
     return app
 
 
-class HttpServer(uvicorn.Server):
-    """uvicorn in a shared event loop: the composition root handles the signals."""
+class HttpServer(QuietServer):
+    """A server in a shared event loop: the composition root handles the signals."""
 
     @override
     @contextmanager

@@ -216,7 +216,7 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
             # Also if a part failed and the group cancels the others: one that misses its cancellation must end too.
             service.worker.request_stop()
             service.cursors.request_stop()
-            service.http.should_exit = True
+            service.http.end()
         await _ended(http, _CLOSE_TIMEOUT_S)
 
 

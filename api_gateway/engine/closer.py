@@ -83,14 +83,20 @@ class Closer:
         now_s = asyncio.get_running_loop().time()
         owned = sorted(self._owned_shards())
         self._stuck_shards = {shard: at_s for shard, at_s in self._stuck_shards.items() if shard in owned}
-        shards = [shard for shard in owned if self._stuck_shards.get(shard, 0.0) <= now_s]
+        stuck_shards = {shard: at_s for shard, at_s in self._stuck_shards.items() if at_s > now_s}
+        shards = [shard for shard in owned if shard not in stuck_shards]
         if not shards:
             return False
         count = _ITEMS_PER_LOOK + len(self._stuck)
-        found = await self._scripts.due(shards, count=count)
-        for shard in shards:
-            self._look_over(shard, found.get(shard), now_s)
-        due = {shard: item_ids for shard, item_ids in found.items() if not isinstance(item_ids, ResponseError)}
+        due: dict[str, list[str]] = {}
+        for shard, found in (await self._scripts.due(shards, count=count)).items():
+            if not isinstance(found, ResponseError):
+                due[shard] = found
+                continue
+            stuck_shards[shard] = now_s + _STUCK_PAUSE_S
+            if shard not in self._stuck_shards:
+                self._untold[f"all of shard {shard}"] = found
+        self._stuck_shards = stuck_shards
         still_stuck: dict[str, float] = {}
         for shard, item_ids in due.items():
             ready = [item_id for item_id in item_ids if self._stuck.get(item_id, 0.0) <= now_s]
@@ -101,15 +107,6 @@ class Closer:
         self._stuck = dict(itertools.islice(still_stuck.items(), _STUCK_MAX))
         self._tell(now_s)
         return not still_stuck and any(len(item_ids) == count for item_ids in due.values())
-
-    def _look_over(self, shard: str, found: list[str] | ResponseError | None, now_s: float) -> None:
-        """Note whether the shard can be asked what is due."""
-        if not isinstance(found, ResponseError):
-            self._stuck_shards.pop(shard, None)
-            return
-        if shard not in self._stuck_shards:
-            self._untold[f"all of shard {shard}"] = found
-        self._stuck_shards[shard] = now_s + _STUCK_PAUSE_S
 
     async def _advance(self, shard: str, item_ids: Sequence[str]) -> list[str]:
         """Advance the items; those that could not be stay due and are tried again."""

@@ -58,6 +58,9 @@ from shared.redis_layout.scripts import Call, Script
 LUA: Final = Path(__file__).parent / "lua"
 """The folder of the scripts on items."""
 
+DUE: Final = Script.read(LUA / "due.lua")
+"""Tells of many shards what is due, by :meth:`~shared.redis_layout.scripts.Script.run_for_few`."""
+
 OK, NO_ITEM, SHARD_LOST, OUTBOX_FULL, CONFLICT, FENCED = range(6)
 """How a script's answer begins."""
 
@@ -112,6 +115,12 @@ def item_keys(item_id: str) -> tuple[str, ...]:
     )
 
 
+@lru_cache(maxsize=8)
+def _of_deadlines(shards: tuple[str, ...]) -> Sequence[Call]:
+    """Calls of :data:`DUE`: nearly always for the same shards as the last time."""
+    return [((deadlines_key(shard),), ()) for shard in shards]
+
+
 def refused_by_script(status: int) -> Unavailable:
     if status == SHARD_LOST:
         return ShardLost("this item is being rebuilt after a loss of Redis; try again later", retry_after_s=5)
@@ -153,7 +162,6 @@ class ItemScripts:
 
     _open: Final = Script.read(LUA / "open_item.lua")
     _traces: Final = Script.read(LUA / "find_traces.lua")
-    _due: Final = Script.read(LUA / "due.lua")
     _advance: Final = Script.read(LUA / "advance.lua", libraries=["item", "one_item"])
     _void: Final = Script.read(LUA / "void.lua", libraries=["item", "bidding", "one_item"])
     _transitions: Final[dict[Transition, Script]] = {
@@ -331,13 +339,11 @@ class ItemScripts:
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
         """
-        answers = await self._due.run_each(self._redis, [([deadlines_key(shard)], [count]) for shard in shards])
+        told = await DUE.run_for_few(self._redis, _of_deadlines(tuple(shards)), [count])
         found: dict[str, list[str] | ResponseError] = {}
-        for shard, answer in zip(shards, answers, strict=True):
-            if isinstance(answer, Exception):
-                found[shard] = _of_this_call(answer)
-            elif answer:
-                found[shard] = [item_id.decode() for item_id in answer]
+        for at, answer in told.items():
+            is_error = isinstance(answer, Exception)
+            found[shards[at]] = _of_this_call(answer) if is_error else [item_id.decode() for item_id in answer]
         return found
 
     async def advance(self, item_ids: Sequence[str]) -> list[int | BiddingError | ResponseError]:

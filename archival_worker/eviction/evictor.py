@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _LUA: Final = Path(__file__).parent / "lua"
 EVICT: Final = Script.read(_LUA / "evict.lua")
+FIND_CLOSED: Final = Script.read(_LUA / "find_closed.lua")
 NOTE_CLOSED: Final = Script.read(_LUA / "note_closed.lua")
 
 REMOVED, GONE = 1, 0
@@ -172,15 +173,19 @@ class Evictor:
 
     async def _pages(self) -> dict[str, list[_Candidate]]:
         """By shard, the next candidates: closed items whose last entry is archived, as far as Redis knows."""
+        shards = await self._with_closed_items()
+        if not shards:
+            self.closed_in_redis = 0
+            return {}
         pipeline = self._redis.pipeline(transaction=False)
-        for shard in names.SHARDS:
+        for shard in shards:
             ask_fields(pipeline, shard, "epoch", "archived")
             pipeline.zcard(closed_key(shard))
-        keys = [key for shard in names.SHARDS for key in (cursors_key(shard), closed_key(shard))]
+        keys = [key for shard in shards for key in (cursors_key(shard), closed_key(shard))]
         answers = self._there(keys, await pipeline.execute(raise_on_error=False))
         epochs: dict[str, str] = {}
         pipeline = self._redis.pipeline(transaction=False)
-        for shard, cursors, count in zip(names.SHARDS, answers[::2], answers[1::2], strict=True):
+        for shard, cursors, count in zip(shards, answers[::2], answers[1::2], strict=True):
             if cursors is None or count is None:
                 continue  # its node is away, or it is damaged; the others go on
             self._closed_of[shard] = count
@@ -207,6 +212,13 @@ class Evictor:
             for (shard, epoch), page in zip(epochs.items(), pages, strict=True)
             if page is not None
         }
+
+    async def _with_closed_items(self) -> list[str]:
+        """The shards that have some, and those that cannot be asked."""
+        told = await FIND_CLOSED.run_for_few(self._redis, [((closed_key(shard),), ()) for shard in names.SHARDS])
+        shards = [names.SHARDS[at] for at in sorted(told)]
+        self._closed_of = {shard: self._closed_of.get(shard, 0) for shard in shards}
+        return shards
 
     def _there(self, keys: Sequence[str], answers: Sequence[Any]) -> list[Any]:
         """These answers, None in the place of those whose node is away, or whose key is not what it should be.

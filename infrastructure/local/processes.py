@@ -238,8 +238,8 @@ async def _outlive(processes: list[psutil.Process], patience_s: float) -> list[p
     return [process for process in processes if _is_alive(process)]
 
 
-async def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Look every 50 ms until `condition()` holds; False when it does not within `timeout_s`.
+async def poll_until(condition: Callable[[], bool], timeout_s: float, every_s: float = _POLL_INTERVAL_S) -> bool:
+    """Look every `every_s` until `condition()` holds; False when it does not within `timeout_s`.
 
     This polls rather than waits: the end of a process that is not our child cannot be waited for, and waiting for a
     child would tie it to the event loop that started it.
@@ -248,7 +248,7 @@ async def poll_until(condition: Callable[[], bool], timeout_s: float) -> bool:
     while not condition():
         if time.monotonic() >= deadline:
             return False
-        await asyncio.sleep(_POLL_INTERVAL_S)
+        await asyncio.sleep(every_s)
     return True
 
 

@@ -15,6 +15,8 @@ PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 30.0
 # A process that has run this long was healthy: its next restart comes quickly again.
 CALM_AFTER_S = 60.0
+# Short beside the first pause.
+_LOOK_S = 0.2
 _LOGS_LOOK_S = 30.0
 
 
@@ -55,7 +57,7 @@ class Supervisor:
         pause_s = 0.0
         started = time.monotonic()
         while True:
-            await poll_until(lambda: process.wanted and not process.is_running, math.inf)
+            await poll_until(lambda: process.wanted and not process.is_running, math.inf, _LOOK_S)
             pause_s = next_pause_s(pause_s, time.monotonic() - started)
             self._stack.reporter.notice(f"{name} {process.exit_text}; starting it again in {pause_s:g} s")
             await asyncio.sleep(pause_s)

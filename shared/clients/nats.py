@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -75,7 +76,7 @@ def inbox_prefix(user: str | None) -> str:
     return "_INBOX" if not user else inbox_of(user.translate(_NOT_IN_SUBJECTS))
 
 
-async def open_nats(url: str, *, name: str) -> Client:
+async def open_nats(url: str, *, name: str, on_lost: Callable[[], object] | None = None) -> Client:
     """A connection that reconnects for ever. The first time, too, this waits until the server is there.
 
     Put a time-out around it, or use :class:`NatsLink`, where the caller has something else to do meanwhile.
@@ -84,6 +85,7 @@ async def open_nats(url: str, *, name: str) -> Client:
         url: ``nats://host:port`` or ``tls://user:password@host:port``, several separated by commas. A user and password
             in the first of them are used for all, also for servers that join later. They may be percent-encoded.
         name: shown in the server's monitoring.
+        on_lost: called each time the connection is lost or closed.
     """
     shown = without_password(url)
     # The library would send them as they stand in the URL, and to that one server only.
@@ -93,6 +95,8 @@ async def open_nats(url: str, *, name: str) -> Client:
         logger.warning("nats: %s: %s", type(error).__name__, error)
 
     async def on_disconnected() -> None:
+        if on_lost is not None:
+            on_lost()
         # The library calls this after an orderly close, too.
         if not client.is_closed:
             logger.warning("nats: disconnected from %s", shown)

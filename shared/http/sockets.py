@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import socket
 import sys
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -12,12 +15,43 @@ from typing_extensions import override
 
 logger = logging.getLogger(__name__)
 
+_TICK_S: Final = 1.0
+
 NOT_STARTED: Final = 3
 """Exit code of a server that could not begin, as uvicorn has it."""
 
 
-class ListeningServer(uvicorn.Server):
-    """uvicorn, but it ends where it cannot listen.
+class QuietServer(uvicorn.Server):
+    """uvicorn, but it wakes once a second, for the header `date`, and at once when it is to end. The library looks ten
+    times a second whether it is to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ends = asyncio.Event()
+
+    def end(self) -> None:
+        """Let :meth:`serve` end. May be called in a signal handler, and in another thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ends.set)
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self.end()
+
+    @override
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._ends.wait()
+
+
+class ListeningServer(QuietServer):
+    """It also ends where it cannot listen.
 
     A socket is bound before the lifespan and listens after it. If another process begins to listen on the port in
     between, uvloop closes the socket and says nothing.

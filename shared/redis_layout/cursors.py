@@ -68,7 +68,7 @@ FIELDS: Final = tuple(Cursors.__annotations__)
 """The fields of the hash, in the order of :class:`Cursors`."""
 
 
-Field = Literal["epoch", "next", "published", "archived", "run", "evictions", "admission"]
+Field = Literal["epoch", "next", "published", "archived", "run", "stale", "evictions", "admission"]
 """The fields that may be asked for one by one. ``evictions``: how many items have left. ``admission``: a unique text
 that tells by which run and when the shard was admitted."""
 

@@ -101,6 +101,29 @@ class Script:
         packed = [joined([calls[at] for at in part]) for part in parts]
         return answers_of(parts, await self.together.run_all(redis, packed))
 
+    async def run_for_few(self, redis: Redis, calls: Sequence[Call], common: Sequence[Argument] = ()) -> dict[int, Any]:
+        """Several calls in one round trip, of a script that takes several itself and tells of few (``few.lua``).
+
+        Args:
+            calls: each with as many keys and arguments as any other.
+            common: the arguments that stand before those of the calls.
+
+        Returns:
+            By the index of the call what the script tells of it, which may be the error of that call.
+
+        Raises:
+            RedisError, OSError, TimeoutError: it is unknown which calls ran. On a cluster: no node can be asked.
+        """
+        parts = parts_of(redis, calls, CALLS_TOGETHER_MAX)
+        answers = await self.run_all(redis, [beside([calls[at] for at in part], common) for part in parts])
+        found: dict[int, Any] = {}
+        for part, answer in zip(parts, answers, strict=True):
+            if isinstance(answer, Exception):
+                found.update(dict.fromkeys(part, answer))
+            else:
+                found.update((part[at - 1], told) for at, told in zip(answer[::2], answer[1::2], strict=True))
+        return found
+
     async def run_all(self, redis: Redis, calls: Sequence[Call]) -> list[Any]:
         """Several calls in one round trip, each a command of its own. Returns an answer for each, which may be the
         error of that command.
@@ -108,6 +131,14 @@ class Script:
         Raises:
             RedisError, OSError, TimeoutError: it is unknown which calls ran. On a cluster: no node can be asked.
         """
+        if not calls:
+            return []
+        if len(calls) == 1 and not isinstance(redis, ClusterClient):
+            # The library takes as long again for a pipeline.
+            try:
+                return [await self.run(redis, *calls[0])]
+            except ResponseError as error:
+                return [error]
         pipeline: Any = redis.pipeline(transaction=False)
         for keys, arguments in calls:
             pipeline.evalsha(self.sha, len(keys), *keys, *arguments)
@@ -151,3 +182,9 @@ def joined(calls: Sequence[Call]) -> Call:
         keys += its_keys
         arguments += (len(its_keys), len(its_arguments), *its_arguments)
     return keys, arguments
+
+
+def beside(calls: Sequence[Call], common: Sequence[Argument]) -> Call:
+    """One call of a script that takes several itself: the keys of all, and their arguments after the common ones."""
+    keys = [key for its_keys, _ in calls for key in its_keys]
+    return keys, [*common, *(argument for _, its_arguments in calls for argument in its_arguments)]

@@ -36,6 +36,9 @@ CHECK_EVERY_S: Final = 0.1
 RETRY_MOST_S: Final = 0.5
 UNUSED_CONSUMER_KEPT_S: Final = 10.0
 ASK_TIMEOUT_S: Final = 1.0
+_SILENCE_STEP_S: Final = 0.01
+"""The least wait for a consumer that has been silent for almost as long as it may be."""
+_LOST: Final = "the connection was lost"
 _NAMES: Final = "follower-"
 """How the names of consumers begin. Each consumer has another one."""
 
@@ -77,6 +80,7 @@ class Follower:
         self._name = name
         self.consumers_made = 0
         self._heartbeat_s = heartbeat_s
+        self._silent_max_s = HEARTBEATS_MISSED_MAX * heartbeat_s
         self._subjects = subjects
         self._on_traces = on_traces
         self._client: Client | None = None
@@ -115,13 +119,16 @@ class Follower:
         if self._consumer is not None:
             self._consumer.end(reason)
 
+    def _on_lost(self) -> None:
+        self.begin_anew(_LOST)
+
     async def run(self, listener: Listener) -> None:
         """Connect, follow, and start over after every failure, until cancelled."""
         backoff = Backoff(most_s=RETRY_MOST_S)
         while True:
             try:
                 # Returns when NATS is there for the first time; from then on the client itself reconnects for ever.
-                client = await open_nats(self._url, name=self._name)
+                client = await open_nats(self._url, name=self._name, on_lost=self._on_lost)
             except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
                 shown = without_password(self._url)
                 logger.warning("nats: cannot connect to %s: %s: %s", shown, type(error).__name__, error)
@@ -168,8 +175,10 @@ class Follower:
             logger.info("nats: following the events")
             listener.on_stream_up()
             while (wrong := self._what_is_wrong(client, consumer, reconnects)) is None:
+                # Whatever else may be wrong ends the consumer: see `_on_lost` and `_Consumer.end`.
+                left_s = self._silent_max_s - _silent_s(consumer)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(consumer.broken.wait(), CHECK_EVERY_S)
+                    await asyncio.wait_for(consumer.broken.wait(), max(left_s, _SILENCE_STEP_S))
             logger.warning("nats: following anew: %s", wrong)
         finally:
             self._consumer = None
@@ -186,11 +195,9 @@ class Follower:
         if consumer.broken.is_set():
             return consumer.reason
         if not client.is_connected or client.stats["reconnects"] != reconnects:
-            return "the connection was lost"
-        silent_s = asyncio.get_running_loop().time() - consumer.heard_s
-        if silent_s > HEARTBEATS_MISSED_MAX * self._heartbeat_s:
-            return f"nothing was heard for {silent_s:.1f} s"
-        return None
+            return _LOST
+        silent_s = _silent_s(consumer)
+        return f"nothing was heard for {silent_s:.1f} s" if silent_s > self._silent_max_s else None
 
     def _config(self, inbox: str) -> ConsumerConfig:
         return ConsumerConfig(
@@ -270,6 +277,10 @@ class _Consumer:
         """Give the listener nothing more: this consumer is to be replaced."""
         self.reason = reason
         self.broken.set()
+
+
+def _silent_s(consumer: _Consumer) -> float:
+    return asyncio.get_running_loop().time() - consumer.heard_s
 
 
 def consumer_sequence(reply: str) -> int | None:

@@ -147,6 +147,22 @@ async def test_price_and_button_stay_in_sight(house: House, street: Street) -> N
                 assert await ada.has_in_sight(element), (width, height, place, element)
 
 
+@pytest.mark.parametrize("size", [(360, 740), (1280, 900)])
+async def test_quick_bids_of_millions_are_whole(house: House, street: Street, size: tuple[int, int]) -> None:
+    item = f"astrolabe-{size[0]}"
+    await house.create(item, start_price=1_000_000, duration_s=3600)
+    ada = await street.person("ada", size=size)
+    await ada.open_lot(item)
+    await ada.sees("#suggestions", "$1,000,000.00")
+    lines = """(buttons) => buttons.map((button) => {
+        const text = document.createRange();
+        text.selectNodeContents(button);
+        return [text.getClientRects().length, button.scrollWidth - button.clientWidth];
+    })"""
+    assert await ada.at("#suggestions button:visible").evaluate_all(lines) == [[1, 0]] * 3, "lines, and what is cut off"
+    assert await ada.overflow_px() == 0
+
+
 async def test_a_bid_by_mistake_is_asked_about(house: House, street: Street) -> None:
     await house.create("barograph", start_price=400, duration_s=3600)
     ada = await street.person("ada")

@@ -98,8 +98,7 @@ def test_a_composition_root_hands_over_what_is_there_already() -> None:
             late = [
                 each for each in node.targets if isinstance(each, ast.Attribute) and ast.unparse(each.value) != "self"
             ]
-            hooks = [each for each in late if each.attr != "should_exit"]
-            assert hooks == [], f"{name}:{node.lineno}: {ast.unparse(node)}"
+            assert late == [], f"{name}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_the_command_names_nothing_that_stands_above_it() -> None:

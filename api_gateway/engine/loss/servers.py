@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
-from redis.exceptions import AskError, RedisError
+from redis.exceptions import AskError, NoScriptError, RedisError, TryAgainError
 
 from shared import names
 from shared.clients.cluster.addresses import Address
 from shared.clients.cluster.client import ClusterClient, Node, NotPlaced, nodes_of
-from shared.redis_layout.cursors import ask_cursors, decode_cursors
-from shared.redis_layout.keys import lost_key
+from shared.redis_layout.cursors import Field
+from shared.redis_layout.keys import cursors_key, lost_key
 from shared.redis_layout.outbox import EntryId
+from shared.redis_layout.scripts import CALLS_TOGETHER_MAX, Call, Script, beside
 
 logger = logging.getLogger(__name__)
+
+_READ_SHARDS: Final = Script.read(Path(__file__).parent / "lua" / "read_shards.lua")
+
+_FIELDS: Final[tuple[Field, ...]] = ("epoch", "next", "archived", "run", "stale")
 
 _TRIES: Final = 3
 _NODE_S: Final = 2.0
@@ -94,9 +101,10 @@ async def read_servers(redis: Redis) -> Found:
     """
     for _ in range(_TRIES):
         nodes, missing = await nodes_of(redis, names.SHARDS, fresh=True)
-        within_s = _NODE_S if isinstance(redis, ClusterClient) else None
-        answers = await asyncio.gather(*(_read(node, within_s) for node in nodes), return_exceptions=True)
-        if not any(isinstance(answer, AskError) for answer in answers):
+        # On a cluster a command is about one shard.
+        together_max, within_s = (1, _NODE_S) if isinstance(redis, ClusterClient) else (CALLS_TOGETHER_MAX, None)
+        answers = await asyncio.gather(*(_read(node, together_max, within_s) for node in nodes), return_exceptions=True)
+        if not any(isinstance(answer, AskError | TryAgainError) for answer in answers):
             break
     servers: list[Server] = []
     unread = set(missing)
@@ -120,23 +128,36 @@ async def read_servers(redis: Redis) -> Found:
     return Found(servers, frozenset(unread))
 
 
-async def _read(node: Node, within_s: float | None) -> Server:
+async def _read(node: Node, together_max: int, within_s: float | None) -> Server:
     """Read one server.
 
     Raises:
-        RedisError, OSError, TimeoutError: it cannot be asked; AskError where it does not have one of the shards.
+        RedisError, OSError, TimeoutError: it cannot be asked; AskError or TryAgainError where one of the shards moves.
     """
-    pipeline = node.redis.pipeline(transaction=False)
+    calls: list[Call] = [((cursors_key(shard), lost_key(shard)), ()) for shard in node.shards]
+    commands = [beside(calls[at : at + together_max], _FIELDS) for at in range(0, len(calls), together_max)]
+    async with asyncio.timeout(within_s):
+        try:
+            server, replication, *answers = await _asked(node.redis, commands)
+        except NoScriptError:
+            server, replication, *answers = await _asked(node.redis, commands, with_text=True)
+    found: dict[str, ShardCursors] = {}
+    for shard, answer in zip(node.shards, chain.from_iterable(answers), strict=True):
+        epoch, last, archived, run, stale, items_lost = answer
+        place = None if epoch is None or last is None else EntryId(int(epoch), int(last))
+        found[shard] = ShardCursors(place, int(archived or 0), stale is not None, (run or b"").decode(), items_lost)
+    return Server(node.address, str(server["run_id"]), str(replication.get("master_replid", "")), found)
+
+
+async def _asked(redis: Redis, commands: Sequence[Call], *, with_text: bool = False) -> list[Any]:
+    """Who the server is, and its shards, by one connection: another one may lead to another server by now."""
+    pipeline: Any = redis.pipeline(transaction=False)
     pipeline.info("server")
     pipeline.info("replication")
-    for shard in node.shards:
-        ask_cursors(pipeline, shard)
-        pipeline.scard(lost_key(shard))
-    async with asyncio.timeout(within_s):
-        server, replication, *answers = await pipeline.execute()
-    found: dict[str, ShardCursors] = {}
-    for shard, answer, items_lost in zip(node.shards, answers[::2], answers[1::2], strict=True):
-        cursors = decode_cursors(answer)
-        is_stale = cursors.stale is not None
-        found[shard] = ShardCursors(cursors.newest, cursors.archived, is_stale, cursors.run, items_lost)
-    return Server(node.address, str(server["run_id"]), str(replication.get("master_replid", "")), found)
+    for keys, arguments in commands:
+        if with_text:
+            pipeline.eval(_READ_SHARDS.text, len(keys), *keys, *arguments)
+        else:
+            pipeline.evalsha(_READ_SHARDS.sha, len(keys), *keys, *arguments)
+    answers: list[Any] = await pipeline.execute()
+    return answers

@@ -138,7 +138,8 @@ class Leases:
     async def _forget_former_lineages(self) -> None:
         """Forget shards that were lost or rebuilt, or have another run of Redis: what is known here about their cursors
         belongs to another outbox."""
-        for shard, cursors in (await read_cursors(self._redis, list(self.owned))).items():
+        known_of = {shard: (owned.lineage, owned.published) for shard, owned in self.owned.items()}
+        for shard, cursors in (await read_cursors(self._redis, await self._scripts.news(known_of))).items():
             known = self.owned.get(shard)
             if known is not None and cursors.lineage != known.lineage:
                 del self.owned[shard]

@@ -39,7 +39,7 @@ from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
 from shared.crash_points import crash_point
 from shared.messages import frame_batch
 from shared.pacing.backoff import Backoff
-from shared.redis_layout.cursors import Lineage, read_cursors
+from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.outbox import Entry
 from shared.supervision import heed_cancellation, loudly
 
@@ -77,7 +77,6 @@ class Relay:
         self._on_published = on_published
         self._on_read = on_read
         self._traces = traces
-        self._redis = redis
         self._scripts = scripts
         self._nats = nats
         self._options = options or RelayOptions()
@@ -202,7 +201,7 @@ class Relay:
         """
         advances: dict[str, Advance] = {}
         of_shards: Exception | None = None
-        while shards := self._noticed_shards():
+        while shards := await self._noticed_shards():
             in_flight: list[InFlight] = []
             try:
                 of_shards = await self._read_and_publish(publisher, shards, advances, in_flight) or of_shards
@@ -228,15 +227,17 @@ class Relay:
         if (error := error or of_shards) is not None:
             raise error
 
-    def _noticed_shards(self) -> dict[str, Owned]:
+    async def _noticed_shards(self) -> dict[str, Owned]:
         """The shards that may have entries, and nobody else relays; those that must be checked first are left.
 
-        From time to time these are all shards, however busy the relay is: a hint may be lost.
+        From time to time all shards are asked, however busy the relay is: a hint may be lost.
         """
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._look_due_s:
-            self._dirty.update(self._owned)
             self._look_due_s = now_s + self._options.poll_ms / 1_000
+            known = {shard: (owned.lineage, owned.published) for shard, owned in self._owned.items()}
+            news = await self._scripts.news(known)
+            self._dirty |= news
         noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
         self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
         return {shard: owned for shard, owned in noticed if owned.is_checked}
@@ -426,13 +427,10 @@ class Relay:
         last_seq = info.state.last_seq
         if self._lost_from_seq is not None:
             last_seq = min(last_seq, self._lost_from_seq - 1)
-        for shard, cursors in (await read_cursors(self._redis, list(owned))).items():
-            one = owned[shard]
-            same = cursors.stream_id in ("", self._stream_id)
-            if same and cursors.stream_seq <= last_seq and not cursors.republish:
-                one.is_checked = True
-                continue
-            one.is_checked = False
+        lost = await self._scripts.find_unpublished(list(owned), stream_id=self._stream_id, last_seq=last_seq)
+        for shard, one in owned.items():
+            one.is_checked = shard not in lost
+        for shard in sorted(lost):
             logger.error("relay: JetStream lost messages of shard %s, publishing again from the archived cursor", shard)
             self.health.rewinds_total += 1
             if await self._scripts.rewind_published(shard, token=self._leases.token, stream_id=self._stream_id):

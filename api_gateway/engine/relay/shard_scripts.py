@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -72,6 +72,8 @@ class ShardScripts:
     _lease: Final = Script.read(_LUA / "lease.lua")
     _release: Final = Script.read(_LUA / "release.lua")
     _turn: Final = Script.read(_LUA / "turn.lua")
+    _news: Final = Script.read(_LUA / "news.lua")
+    _find_unpublished: Final = Script.read(_LUA / "find_unpublished.lua")
     _rewind: Final = Script.read(_LUA / "rewind_published.lua")
 
     def __init__(self, redis: Redis) -> None:
@@ -79,22 +81,9 @@ class ShardScripts:
 
     async def _run_each(self, script: Script, calls: Sequence[Call]) -> list[bool]:
         """False where a node of a cluster cannot be asked and others can."""
-        answers = await self._try_each(script, calls)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return [answer is True for answer in answers]
-
-    async def _try_each(self, script: Script, calls: Sequence[Call]) -> list[bool | Exception]:
-        """The same; where a call fails, its error stands in place of the answer. One that all have is raised."""
         answers = await script.run_each(self._redis, calls)
-        found = [
-            answer if isinstance(answer, Exception) and not isinstance(answer, NodeAway) else answer == 1
-            for answer in answers
-        ]
-        if found and all(isinstance(answer, Exception) for answer in found):
-            raise found[0]
-        return found
+        _raise_first(answers)
+        return [not isinstance(answer, Exception) and bool(answer) for answer in answers]
 
     async def init_shard(self, shard: str, *, run: str = "") -> bool:
         """Give a shard of an empty Redis its cursors; False where it has them already. ``run``: the run of Redis."""
@@ -121,12 +110,40 @@ class ShardScripts:
     ) -> list[bool | Exception]:
         """Take or renew the relay's leases, in one round trip; False for a shard that somebody else holds, or whose
         node cannot be asked, and an error for one that fails while others do not."""
-        calls = [([lease_key(shard), cursors_key(shard)], [token, str(ttl_ms), hold]) for shard in shards]
-        return await self._try_each(self._lease, calls)
+        calls: list[Call] = [((lease_key(shard), cursors_key(shard)), ()) for shard in shards]
+        told = await self._lease.run_for_few(self._redis, calls, [token, ttl_ms, hold])
+        errors = {at: told_of for at, told_of in told.items() if _is_error(told_of)}
+        if len(errors) == len(shards):
+            _raise_first(errors.values())
+        return [errors.get(at, at not in told) for at in range(len(shards))]
 
     async def release(self, shards: Sequence[str], token: str) -> None:
         """Give leases back where they are still ours."""
         await self._run_each(self._release, [([lease_key(shard)], [token]) for shard in shards])
+
+    async def news(self, known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
+        """The shards among these that have other entries than are known, or another lineage, in one round trip; and
+        those that cannot be asked.
+
+        Args:
+            known: by shard, whose its outbox is, and the last entry that was published.
+        """
+        calls: list[Call] = [
+            ((cursors_key(shard),), (f"{lineage.epoch} {lineage.run} {published}",))
+            for shard, (lineage, published) in known.items()
+        ]
+        shards = list(known)
+        return {shards[at] for at in await self._news.run_for_few(self._redis, calls)}
+
+    async def find_unpublished(self, shards: Sequence[str], *, stream_id: str, last_seq: int) -> set[str]:
+        """The shards among these that have published something into another stream, or that this one has not up to this
+        sequence, or that the archiver misses; in one round trip."""
+        calls: list[Call] = [((cursors_key(shard),), ()) for shard in shards]
+        told = await self._find_unpublished.run_for_few(self._redis, calls, [stream_id, last_seq])
+        for answer in told.values():
+            if isinstance(answer, Exception):
+                raise answer
+        return {shards[at] for at in told}
 
     async def turn(
         self,
@@ -168,6 +185,17 @@ class ShardScripts:
         """Move the `published` cursor back to `archived`, because JetStream lost messages; False without the lease."""
         keys = [lease_key(shard), cursors_key(shard)]
         return bool(await self._rewind.run(self._redis, keys, [token, stream_id]))
+
+
+def _is_error(answer: Any) -> bool:
+    """Whether it is an error, and not only that a node of a cluster cannot be asked."""
+    return isinstance(answer, Exception) and not isinstance(answer, NodeAway)
+
+
+def _raise_first(answers: Iterable[Any]) -> None:
+    for answer in answers:
+        if _is_error(answer):
+            raise answer
 
 
 def _of_advance(advance: Advance | None) -> Sequence[str | int]:

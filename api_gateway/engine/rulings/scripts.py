@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from api_gateway.engine.item_scripts import (
     CONFLICT,
+    DUE,
     LUA,
     NO_ITEM,
     OK,
@@ -102,7 +103,6 @@ class RulingScripts:
     _on_all: Final = Script.read(_LUA / "rule_on_all.lua")
     _copy: Final = Script.read(_LUA / "copy_ruling.lua")
     _settle: Final = Script.read(_LUA / "settle_ruling.lua")
-    _due: Final = Script.read(LUA / "due.lua")
 
     def __init__(
         self,
@@ -205,16 +205,15 @@ class RulingScripts:
         Raises:
             RedisError, OSError, TimeoutError: Redis cannot be asked.
         """
-        answers = await self._due.run_each(self._redis, [([spreading_key(shard)], [count]) for shard in shards])
+        told = await DUE.run_for_few(self._redis, [((spreading_key(shard),), ()) for shard in shards], [count])
         found: dict[str, list[Pending]] = {}
-        for shard, answer in zip(shards, answers, strict=True):
+        for at, answer in told.items():
             if isinstance(answer, ResponseError):
                 if is_refused_by_redis(answer):
                     raise answer
                 continue
             members = [member.decode() for member in answer]
-            if members:
-                found[shard] = await self._read_pending(shard, members)
+            found[shards[at]] = await self._read_pending(shards[at], members)
         return found
 
     async def _read_pending(self, shard: str, members: Sequence[str]) -> list[Pending]:

@@ -10,7 +10,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from api_gateway.engine import closer as module
 from api_gateway.engine.closer import Closer
-from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
+from api_gateway.engine.item_scripts import DUE, ItemScripts, ScriptLimits
 from shared.domain.errors import BiddingError, ItemNotFound
 from shared.redis_layout.keys import deadlines_key
 from tests.waiting import eventually
@@ -89,13 +89,13 @@ async def test_a_shard_that_cannot_be_asked_is_asked_again_after_a_pause_and_cou
     redis = FakeRedis({"s03": NO_STREAM, "s07": [], "s40": []}, {})
     one = real_closer(redis)
     await one.look()
-    assert (one.stuck, len(redis.calls)) == (1, 3)
+    assert (one.stuck, len(redis.asked)) == (1, 3)
     await one.look()
-    assert (one.stuck, len(redis.calls)) == (1, 2), "not ten times a second"
+    assert (one.stuck, len(redis.asked)) == (1, 2), "not ten times a second"
     one._stuck_shards["s03"] = 0.0
     redis.due[deadlines_key("s03")] = []
     await one.look()
-    assert (one.stuck, len(redis.calls)) == (0, 3)
+    assert (one.stuck, len(redis.asked)) == (0, 3)
 
 
 async def test_a_shard_that_is_anothers_by_now_is_no_longer_counted() -> None:
@@ -124,33 +124,24 @@ FOLLOWS = ReadOnlyError("You can't write against a read only replica.")
 
 
 class FakeRedis:
-    """What the two scripts answer, called several times at once, by shard and by item; an item without an answer is
-    advanced."""
+    """What the two scripts answer, by shard and by item; an item without an answer is advanced."""
 
     def __init__(self, due: dict[str, list[bytes] | Exception], answers: dict[str, Exception]) -> None:
         self.due = {deadlines_key(shard): answer for shard, answer in due.items()}
         self.answers = answers
         self.advanced: list[str] = []
-        self.calls: list[list[Any]] = []
+        self.asked: Sequence[str] = ()
+        """The keys of the shards that were asked about last."""
 
-    def pipeline(self, *, transaction: bool) -> FakeRedis:
-        self.calls = []
-        return self
+    async def evalsha(self, sha: str, key_count: int, *told: Any) -> list[Any]:
+        keys, arguments = told[:key_count], told[key_count:]
+        if sha == DUE.sha:
+            self.asked = keys
+            return [each for at, key in enumerate(keys, start=1) if self.due[key] for each in (at, self.due[key])]
+        # Of each call the numbers of its keys and arguments, and these: the first is the item.
+        return [self._advance(item_id) for item_id in arguments[2 :: 2 + arguments[1]]]
 
-    def evalsha(self, sha: str, key_count: int, *told: Any) -> None:
-        keys, arguments = list(told[:key_count]), list(told[key_count:])
-        while arguments:
-            of_keys, of_arguments = arguments[:2]
-            self.calls.append(keys[:of_keys] + arguments[2 : 2 + of_arguments])
-            del keys[:of_keys], arguments[: 2 + of_arguments]
-
-    async def execute(self, *, raise_on_error: bool) -> list[Any]:
-        return [[self._answer(call) for call in self.calls]]
-
-    def _answer(self, call: list[Any]) -> Any:
-        if call[0] in self.due:
-            return self.due[call[0]]
-        item_id = call[11]
+    def _advance(self, item_id: str) -> Any:
         if item_id not in self.answers:
             self.advanced.append(item_id)
         return self.answers.get(item_id, [0, 1, b""])

@@ -118,6 +118,7 @@ class FakeRedis:
         self._shard, self._archived, self._closed, self._epoch = shard, archived, closed, epoch
         self._answers: list[Any] = []
         self.ranges: list[tuple[Any, int, int]] = []
+        self.asked: list[str] = []
         self.keys: list[bytes] = []
         self.is_away = False
 
@@ -125,7 +126,12 @@ class FakeRedis:
         self._answers = []
         return self
 
+    async def evalsha(self, sha: str, key_count: int, *keys: str) -> list[int]:
+        ours = next(at for at, key in enumerate(keys, start=1) if key.startswith(f"{{{self._shard}}}"))
+        return [ours, 1] if self._closed else []
+
     def hmget(self, key: str, fields: list[str]) -> None:
+        self.asked.append(key)
         ours = key.startswith(f"{{{self._shard}}}")
         self._answers.append((self._epoch, self._archived) if ours else (b"1", b"0"))
 
@@ -160,6 +166,16 @@ async def test_candidates_are_closed_items_whose_last_entry_is_archived_in_open_
     assert one._redis.ranges == [(b"0", 1, 3)], "nothing is archived yet"
     one._redis = FakeRedis("s05", b"41", [b"a"], epoch=None)
     assert await one._pages() == {}
+
+
+async def test_shards_without_closed_items_are_asked_nothing_more() -> None:
+    one = evictor()
+    redis = one._redis = FakeRedis("s05", b"41", [b"a", b"b", b"c"])
+    await one._pages()
+    assert [len(redis.asked), one.closed_in_redis] == [1, 3]
+    one._redis = FakeRedis("s05", b"41", [])
+    assert await one._pages() == {}
+    assert (one._redis.asked, one.closed_in_redis) == ([], 0)
 
 
 async def test_shards_whose_node_is_away_have_no_candidates_and_as_many_closed_items_as_before() -> None:

@@ -28,26 +28,17 @@ class FakeRedis:
         self.replies: dict[str, list[Any]] = {}
         self.fails = 0
         self.on_send: Callable[[], None] = lambda: None
-        self._call: dict[str, EntryId] = {}
 
-    def pipeline(self, *, transaction: bool) -> FakeRedis:
-        self._call = {}
-        return self
-
-    def evalsha(self, sha: str, key_count: int, *told: Any) -> None:
+    async def evalsha(self, sha: str, key_count: int, *told: Any) -> list[Any]:
         keys, arguments = told[:key_count:3], told[key_count:]
         places = [EntryId(*arguments[at + 2 : at + 4]) for at in range(0, len(arguments), 4)]
-        self._call = {key[1:4]: place for key, place in zip(keys, places, strict=True)}
-
-    async def execute(self, *, raise_on_error: bool) -> list[Any]:
         self.on_send()
         if self.fails:
             self.fails -= 1
             raise RedisConnectionError("away")
-        if not self._call:
-            return []
-        self.sent.append(self._call)
-        return [[self._reply(shard, place) for shard, place in self._call.items()]]
+        call = {key[1:4]: place for key, place in zip(keys, places, strict=True)}
+        self.sent.append(call)
+        return [self._reply(shard, place) for shard, place in call.items()]
 
     def _reply(self, shard: str, place: EntryId) -> Any:
         replies = self.replies.get(shard, [])

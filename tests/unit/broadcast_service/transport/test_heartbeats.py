@@ -53,3 +53,28 @@ async def test_visits_go_on_until_cancelled() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert seen[: 2 * STEPS] == [*range(STEPS), *range(STEPS)]
+
+
+async def test_while_there_is_nobody_it_wakes_once_a_period_and_whoever_comes_is_visited_in_the_next() -> None:
+    members: list[str] = []
+    began_s: list[float] = []
+    visited = asyncio.Event()
+
+    class Counted(Rounds[str]):
+        def step(self) -> Sequence[str]:
+            began_s.append(asyncio.get_running_loop().time())
+            if len(began_s) == 4:
+                members.append("a")
+            return super().step()
+
+    def care(seen: Sequence[str]) -> None:
+        assert list(seen) == ["a"]
+        visited.set()
+
+    task = asyncio.create_task(visit(Counted(lambda: members), 0.1, care))
+    async with asyncio.timeout(10):
+        await visited.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert began_s[3] - began_s[0] > 0.25, "three periods"
+    assert len(began_s) == 3 + STEPS, "of a round it is the last step that visits a single member"

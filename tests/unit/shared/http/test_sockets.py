@@ -100,3 +100,47 @@ def test_a_port_that_is_taken_before_is_one_line(caplog: pytest.LogCaptureFixtur
 
 def test_without_a_share_uvicorn_opens_its_own_socket() -> None:
     assert open_sockets(HOST, 0, is_shared=False) is None
+
+
+# It counts how often it looks whether it is to end.
+_QUIET = """
+import signal, threading, time
+import uvicorn
+from shared.http.sockets import QuietServer
+ticks = 0
+class Counting(QuietServer):
+    async def on_tick(self, counter):
+        global ticks
+        ticks += 1
+        if ticks == 3:
+            # Right after a look: the next one is a second away.
+            threading.Timer(0.1, HOW).start()
+            self.asked_at_s = time.monotonic() + 0.1
+        return await super().on_tick(counter)
+    async def shutdown(self, sockets=None):
+        print(ticks, time.monotonic() - self.asked_at_s, flush=True)
+async def app(scope, receive, send):
+    pass
+server = Counting(uvicorn.Config(app, port=0, loop="uvloop", lifespan="off", log_config=None))
+"""
+
+
+@pytest.mark.parametrize("how", ["lambda: signal.raise_signal(signal.SIGTERM)", "server.end"])
+def test_it_wakes_once_a_second_and_at_once_when_it_is_to_end(how: str) -> None:
+    """The signal is sent by another thread, and handled in the one of the server."""
+    program = _QUIET.replace("HOW", how) + "server.run()\n"
+    began_s = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+    ticks, late_s = done.stdout.split()
+    assert int(ticks) == 4, "the fourth is the one that ends it"
+    assert time.monotonic() - began_s > 2, "three looks, a second between them"
+    assert float(late_s) < 0.8

@@ -212,6 +212,18 @@ async def test_a_consumer_that_somebody_found_to_be_wrong_says_why_and_tells_not
     assert line.heard.messages == []
 
 
+async def test_a_connection_that_is_lost_ends_the_consumer_at_once() -> None:
+    """Nothing looks for it every now and then."""
+    source, line = Follower("nats://nowhere", name="feed", heartbeat_s=1_000), Line()
+    source._on_lost()
+    source._consumer = line.consumer
+    waiting = asyncio.create_task(line.consumer.broken.wait())
+    source._on_lost()
+    async with asyncio.timeout(10):
+        await waiting
+    assert line.consumer.reason == "the connection was lost"
+
+
 async def test_nothing_is_published_while_the_stream_is_away() -> None:
     """The client would keep it and send it later, when it is no longer true."""
     source, line = Follower("nats://nowhere", name="feed", heartbeat_s=1), Answers()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from api_gateway.engine.loss.lost_items import LostItems
@@ -10,7 +10,7 @@ from api_gateway.engine.loss.shards import Shards
 from api_gateway.engine.loss.witnesses import Known, Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
-from shared.redis_layout.cursors import FIELDS
+from shared.redis_layout.keys import cursors_key
 from shared.redis_layout.outbox import EntryId
 
 
@@ -25,6 +25,7 @@ class FakeRedis:
         self.archived: dict[str, int] = {}
         self.stale: set[str] = set()
         self.disconnected = 0
+        self._asked: list[tuple[Sequence[str], Sequence[str]]] = []
 
     @property
     def connection_pool(self) -> FakeRedis:
@@ -34,19 +35,19 @@ class FakeRedis:
         self.disconnected += 1
 
     def pipeline(self, *, transaction: bool) -> FakeRedis:
+        self._asked.clear()
         return self
 
     def info(self, section: str) -> None:
         return
 
-    def hmget(self, key: str, fields: list[str]) -> None:
-        return
-
-    def scard(self, key: str) -> None:
-        return
+    def evalsha(self, sha: str, key_count: int, *told: str) -> None:
+        """Asks for fields of cursors, whose keys each stand before the key of what the shard has lost."""
+        self._asked.append((told[:key_count:2], told[key_count:]))
 
     async def execute(self) -> list[Any]:
-        def cursors(shard: str, place: EntryId | None) -> list[bytes | None]:
+        def cursors(shard: str, wanted: Sequence[str]) -> list[Any]:
+            place = self.places[shard]
             fields: dict[str, bytes] = {}
             if place is not None:
                 fields = {"epoch": b"%d" % place.epoch, "next": b"%d" % place.n}
@@ -54,12 +55,11 @@ class FakeRedis:
                 fields |= {"run": self.marks[shard].encode()} if self.marks[shard] else {}
             elif shard in self.stale:
                 fields = {"stale": b"1"}
-            return [fields.get(name) for name in FIELDS]
+            return [*map(fields.get, wanted), 0]
 
-        found: list[Any] = [{"run_id": self.run}, {"master_replid": self.history}]
-        for shard, place in self.places.items():
-            found += (cursors(shard, place), 0)
-        return found
+        shards = {cursors_key(shard): shard for shard in self.places}
+        answers = [[cursors(shards[key], wanted) for key in keys] for keys, wanted in self._asked]
+        return [{"run_id": self.run}, {"master_replid": self.history}, *answers]
 
 
 class FakeScripts:

@@ -97,6 +97,20 @@ class FakeScripts:
         self.holds.append(hold)
         return [shard == SHARD and self.is_ours for shard in shards]
 
+    async def news(self, known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
+        cursors = self._redis.cursors
+        self._redis.on_read()
+        return {
+            shard
+            for shard, (lineage, published) in known.items()
+            if lineage != Lineage(cursors.run, cursors.epoch or 0) or any(n > published for n in self._redis.entries)
+        }
+
+    async def find_unpublished(self, shards: Sequence[str], *, stream_id: str, last_seq: int) -> set[str]:
+        cursors = self._redis.cursors
+        is_same = cursors.stream_id in ("", stream_id) and cursors.stream_seq <= last_seq
+        return set() if is_same and cursors.republish is None else {SHARD} & {*shards}
+
     async def turn(
         self, advances: Mapping[str, Advance], after: Mapping[str, int], *, token: str, stream_id: str, count: int
     ) -> dict[str, Turn]:

@@ -139,7 +139,8 @@ async def test_a_lease_that_comes_back_after_it_ran_out_is_begun_at_the_cursor()
 
         bench.redis.on_read = away
         bench.scripts.may_lease.clear()
-        await asyncio.sleep(0.2)
+        # Long past the end of a lease that was asked for just now.
+        await asyncio.sleep(4 * BRIEF_MS / 1_000)
         bench.redis.cursors.published, bench.redis.cursors.stream_id = 0, "two"
         bench.redis.cursors.stream_seq, bench.stream.created = 0, "two"
         bench.redis.entries.append(4)
