@@ -33,7 +33,11 @@ _CLOSED_CONNECTIONS: Final = 128
 _BURST_S: Final = 2.0
 """The beginning of twice the peak, which is told apart: a queue becomes a standing one, and is worked off."""
 _NORMAL_MS: Final = 50.0
-"""An answer that comes within this is a normal one."""
+"""An answer that comes within this is a normal one, and so is one that is as quick as 99 of 100 are below the peak."""
+_WINDOW_S: Final = 0.25
+_NORMAL_PART: Final = 0.9
+"""As long as fewer answers of a window are normal ones, the gateway is not back to normal. Single slow ones are the
+machine's: there are such at any pace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run: the peak, its paces, and how long after the overload answers were normal again (seconds)."""
+    """A run: the peak, its paces, and how long after the overload it was back to normal (seconds)."""
 
     peak: float
     paces: list[Pace]
@@ -76,10 +80,14 @@ def _pace(course: Course, seconds: float) -> Pace:
     )
 
 
-def _normal_again_s(after: Course, began_s: float) -> float:
-    """When the last answer that was shed or slow was due, from the end of the overload on."""
-    slow = [a.due_s for a in after.answers if a.took_s * 1e3 > _NORMAL_MS or a.status == 503]
-    return max(slow, default=began_s) - began_s
+def _normal_again_s(after: Course, began_s: float, normal_ms: float) -> float:
+    """When the last window ended in which bids were shed or too many answers slow, from the end of the overload on."""
+    windows: dict[int, list[bool]] = {}
+    for answer in after.answers:
+        is_normal = answer.status != 503 and answer.took_s * 1e3 <= normal_ms
+        windows.setdefault(int((answer.due_s - began_s) / _WINDOW_S), []).append(is_normal)
+    bad = [number for number, normal in windows.items() if sum(normal) < _NORMAL_PART * len(normal)]
+    return (max(bad) + 1) * _WINDOW_S if bad else 0.0
 
 
 async def _run(port: int, item_ids: list[str], *, seconds: float, warm_up_s: float) -> Run:
@@ -107,7 +115,7 @@ async def _run(port: int, item_ids: list[str], *, seconds: float, warm_up_s: flo
     after = courses[-1]
     began_s = min((answer.due_s for answer in after.answers), default=0.0)
     told = [_pace(course, length) for course, (_, length) in zip(courses, paces, strict=True)]
-    return Run(peak, told, _normal_again_s(after, began_s))
+    return Run(peak, told, _normal_again_s(after, began_s, max(_NORMAL_MS, told[0].p99_ms)))
 
 
 class Setting(NamedTuple):
