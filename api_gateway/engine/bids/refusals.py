@@ -2,8 +2,8 @@
 
 A client that is told may come again at once. Without a bound, all that a gateway can do in the time of a flush would go
 into refusals, and the more clients there are, the fewer bids would be decided. So while the gateway's core is busy, for
-two bids that are decided three that are shed are told. While it has time to spare, many more are: a client that waits for
-its refusal does nothing else, and its next bid is late.
+two bids that are decided three that are shed are told. While it has time to spare, many more are: a client that waits
+for its refusal does nothing else, and its next bid is late.
 
 A core is busy if this thread runs, or waits for it because others run: in a container with a quarter of a core, say.
 """
@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 AT_ONCE_BUSY: Final = 256
 """Refusals that are told in the time of a flush, however few bids it has, while the core is busy."""
 PER_DECIDED: Final = 1.5
-"""How many are told after a flush for each bid that it decided. A refusal costs about half of what a bid does, so if all
-clients come again at once, some six tenths of the time are left for bids. With one refusal for each, clients at twice
-the capacity would wait for their refusals longer and longer."""
+"""How many are told after a flush for each bid that it decided. A refusal costs about half of what a bid does, so if
+all clients come again at once, some six tenths of the time are left for bids. With one refusal for each, clients at
+twice the capacity would wait for their refusals longer and longer."""
 AT_ONCE_IDLE: Final = 2_048
 """The same while the core has time to spare. They take some 20 ms of it."""
 WAITING_MAX: Final = 20_000
