@@ -29,7 +29,14 @@ _TOGETHER: Final = {
         "test_keyboard",
         "test_scripts",
     ),
-    "people whom nobody asks": ("test_accessible", "test_room", "test_pages", "test_pressure", "test_foreign_pages"),
+    "people whom nobody asks": (
+        "test_accessible",
+        "test_room",
+        "test_pages",
+        "test_pressure",
+        "test_foreign_pages",
+        "profiles/test_pool",
+    ),
 }
 _OF_PAGES: Final = {_PAGES.format(name): group for group, names in _TOGETHER.items() for name in names} | {
     "tests/acceptance/test_metrics.py": "people whom nobody asks"

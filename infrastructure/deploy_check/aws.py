@@ -6,6 +6,7 @@ the credentials may lack the permission.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -40,7 +41,8 @@ def open_clients(region: str | None) -> Client:
         raise Unanswered("boto3 is not installed: pip install 'bidding-platform[aws]'") from error
     except Exception as error:  # such as a missing profile; botocore's errors cannot be imported without botocore
         raise Unanswered(str(error)) from error
-    return lambda service: session.client(service, config=config)
+    # One for each service that is asked, and these are few: to make one takes longer than an answer.
+    return functools.cache(lambda service: session.client(service, config=config))
 
 
 def examine(client: Client, values: Mapping[str, Any], backend: Mapping[str, Any]) -> Iterator[Finding]:

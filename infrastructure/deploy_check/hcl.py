@@ -70,8 +70,9 @@ def parse(text: str) -> Body:
         raise HclInvalid(str(error)) from error
 
 
-# A check reads the files of a folder for its variables and for its resources, and reading takes a second.
-@functools.lru_cache(maxsize=64)
+# A check reads all files of the configuration (66) more than once, and reading them takes seconds: fewer would be read
+# anew each time.
+@functools.lru_cache(maxsize=256)
 def _tree(text: str) -> Mapping[str, Any]:
     return hcl2.loads(text, serialization_options=_OPTIONS)
 

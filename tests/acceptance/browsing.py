@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, async_playwright, expect
 
 from infrastructure.local.stack import Stack
+from tests.acceptance.profiles.pool import DESK, Profile, Profiles
 from tests.waiting import eventually
 
 CHROMIUM = next(
@@ -63,6 +64,8 @@ _FLAGS = [
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
+    # A new page of a profile in the process of the one that is parked there.
+    "--process-per-site",
     f"--disable-features={','.join(_DISABLED_BY_PLAYWRIGHT + _NOT_NEEDED)}",
 ]
 
@@ -181,25 +184,34 @@ class Person:
 class Street:
     """Makes people: `ada = await street.person("ada")` has a browser with a profile of her own."""
 
-    def __init__(self, browser: Browser, base_url: str) -> None:
-        self._browser = browser
-        self._base_url = base_url
+    def __init__(self, profiles: Profiles) -> None:
+        self._profiles = profiles
+        self._taken: list[Profile] = []
         self._people: list[Person] = []
 
-    async def person(self, name: str, *, size: tuple[int, int] = (1280, 900), script: str = "") -> Person:
-        # Without motion, for which the browser would draw 60 pictures a second of each page that is open.
-        context = await self._browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, locale="en-US", timezone_id="UTC", reduced_motion="reduce"
-        )
-        await context.add_init_script(f"localStorage.setItem('bidding.user_id', '{name}'); {script}")
-        person = Person(name, await context.new_page(), self._base_url)
+    async def person(self, name: str, *, size: tuple[int, int] = DESK, script: str = "") -> Person:
+        profile = await self._profiles.take()
+        self._taken.append(profile)
+        return await self._opens_a_page(name, profile.context, size, script)
+
+    async def beside(self, person: Person) -> Person:
+        """The same person, in another page of the same profile."""
+        return await self._opens_a_page(person.name, person.page.context, DESK, "")
+
+    async def _opens_a_page(self, name: str, context: BrowserContext, size: tuple[int, int], script: str) -> Person:
+        page = await context.new_page()
+        if size != DESK:
+            await page.set_viewport_size({"width": size[0], "height": size[1]})
+        # Of the page, not of the context, whose scripts would be there for the next person too.
+        await page.add_init_script(f"localStorage.setItem('bidding.user_id', '{name}'); {script}")
+        person = Person(name, page, self._profiles.base_url)
         self._people.append(person)
         return person
 
     async def close(self) -> None:
-        """Closes all browsers. AssertionError if any page had an error."""
-        for person in self._people:
-            await person.page.context.close()
+        """Closes all pages. AssertionError if any page had an error."""
+        for profile in self._taken:
+            await self._profiles.give_back(profile)
         assert {person.name: person.faults for person in self._people if person.faults} == {}
 
 

@@ -12,6 +12,7 @@ from infrastructure.local.services import ALL_SERVICES
 from infrastructure.local.stack import Stack
 from tests.acceptance.browsing import House, Street, running_browser
 from tests.acceptance.guarded import GuardedHouse
+from tests.acceptance.profiles.pool import Profiles
 from tests.stack import running_stack
 
 # Frequent heartbeats and counts, so that no test waits long for a missing one.
@@ -39,9 +40,9 @@ def known(guarded: Stack) -> GuardedHouse:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def lane(guarded: Stack, browser: Browser) -> AsyncIterator[Street]:
+async def lane(profiles_of_lane: Profiles) -> AsyncIterator[Street]:
     """People at the platform that asks who calls; nobody is signed in. No page may have an error."""
-    street = Street(browser, guarded.urls.gateway_url)
+    street = Street(profiles_of_lane)
     yield street
     await street.close()
 
@@ -58,9 +59,19 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="package")
+def profiles_of_street(platform: Stack, browser: Browser) -> Profiles:
+    return Profiles(browser, platform.urls.gateway_url)
+
+
+@pytest.fixture(scope="package")
+def profiles_of_lane(guarded: Stack, browser: Browser) -> Profiles:
+    return Profiles(browser, guarded.urls.gateway_url)
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def street(platform: Stack, browser: Browser) -> AsyncIterator[Street]:
+async def street(profiles_of_street: Profiles) -> AsyncIterator[Street]:
     """People at the shared platform. No page may have an error."""
-    street = Street(browser, platform.urls.gateway_url)
+    street = Street(profiles_of_street)
     yield street
     await street.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,19 @@ from infrastructure.local.cli import LAZY, commands
 ROOT = Path(__file__).parents[2]
 
 
+# Several tests ask for the same files, and to parse all of ours takes a second.
+@functools.cache
+def imports_in(path: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return tuple(node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
+
+
 def imported(path: Path) -> Iterator[str]:
     """The full names of the modules that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports_in(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}: imports are absolute"
             assert node.module is not None
             yield node.module
@@ -26,7 +34,7 @@ def imported(path: Path) -> Iterator[str]:
 
 def imported_modules(path: Path) -> Iterator[str]:
     """As :func:`imported`, with those that are imported as names of a package."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in imports_in(path):
         if isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
     yield from imported(path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import inspect
 import re
 import tomllib
@@ -154,13 +155,15 @@ def names_of(cls: type) -> set[str]:
     return set(dir(cls)) | {name for one in cls.__mro__ for name in _assigned(one)}
 
 
-def _assigned(cls: type) -> Iterator[str]:
+# To find the source of a class, its whole module is parsed, and many rows have the same classes above them.
+@functools.cache
+def _assigned(cls: type) -> tuple[str, ...]:
     try:
         source = inspect.getsource(cls)
     except (OSError, TypeError):
-        return  # made in C, or by a call of type()
-    yield from re.findall(r"\bself\.(\w+)\s*(?::[^=\n]+)?=[^=]", source)
-    yield from re.findall(r"^    (\w+): ", source, re.MULTILINE)
+        return ()  # made in C, or by a call of type()
+    of_self = re.findall(r"\bself\.(\w+)\s*(?::[^=\n]+)?=[^=]", source)
+    return (*of_self, *re.findall(r"^    (\w+): ", source, re.MULTILINE))
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:

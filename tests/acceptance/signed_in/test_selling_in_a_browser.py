@@ -194,7 +194,7 @@ async def test_an_answer_that_took_long_does_not_turn_the_price_back(house: Hous
     await zed.open("/selling?lot=zither")
     await zed.sees("#lot-price", "$10.00")
     asked = 0
-    may_come, has_come = asyncio.Event(), asyncio.Event()
+    is_old, may_come, has_come = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def late(route: Route) -> None:
         nonlocal asked
@@ -204,6 +204,7 @@ async def test_an_answer_that_took_long_does_not_turn_the_price_back(house: Hous
             return
         told = await route.fetch()
         await house.bid("zither", "bob", amount=20)
+        is_old.set()
         await may_come.wait()
         await route.fulfill(response=told)
         has_come.set()
@@ -212,6 +213,8 @@ async def test_an_answer_that_took_long_does_not_turn_the_price_back(house: Hous
     await zed.page.route("**/api/v1/items/zither?*", late)
     await zed.page.clock.run_for(5_000)
     await eventually(lambda: asked == 1, "the first question")
+    # The second answer is to tell of the bid.
+    await is_old.wait()
     await zed.page.clock.run_for(5_000)
     await zed.sees("#lot-price", "$20.00")
     async with zed.page.expect_response("**/api/v1/items/zither?*") as answer:

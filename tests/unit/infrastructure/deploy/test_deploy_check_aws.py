@@ -48,15 +48,21 @@ def server() -> Iterator[str]:
     threaded.stop()
 
 
+@pytest.fixture(scope="module")
+def clients() -> deploy_aws.Client:
+    """Each is made when a test first asks for it, with what `aws` has set in the environment."""
+    return deploy_aws.open_clients(REGION)
+
+
 @pytest.fixture
-def aws(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[deploy_aws.Client]:
+def aws(server: str, clients: deploy_aws.Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[deploy_aws.Client]:
     """Clients of an account with nothing in it."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    yield deploy_aws.open_clients(REGION)
+    yield clients
     urllib.request.urlopen(urllib.request.Request(f"{server}/moto-api/reset", method="POST")).close()
 
 
