@@ -90,7 +90,8 @@ class _Pool:
 
     def __init__(self, requests: Iterator[bytes]) -> None:
         self._requests = requests
-        self._free: list[_Line] = []
+        # In turn, so that the server does not close one because it has been idle for too long.
+        self._free: deque[_Line] = deque()
         self._waiting: deque[float] = deque()
         self.lines: list[_Line] = []
         self.course = Course()
@@ -102,7 +103,7 @@ class _Pool:
     def due(self, due_s: float) -> None:
         self.course.offered += 1
         if self._free:
-            self._free.pop().send(next(self._requests), due_s)
+            self._free.popleft().send(next(self._requests), due_s)
         else:
             self._waiting.append(due_s)
 
