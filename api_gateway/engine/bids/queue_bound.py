@@ -5,7 +5,9 @@ on one item, and four on a thousand. No network here; the clock is given.
 
 There are two bounds, since a long queue is either a burst or a standing queue. A burst is worked off by itself, and its
 bids may wait for long. A queue that stays long gains nobody anything: as many bids are decided with a short one, and
-each of them sooner. So once a queue has been long for a while, its bound is the lower one, until it has been short.
+each of them sooner. So once a queue has been long for a while, its bound is the lower one, until it has been short. Not
+where it is the gateway's own core that has no time: a refusal takes as much of that as one more bid in a large flush,
+so there nobody would gain anything by it.
 (CoDel, RFC 8289, does this for packets; the interval is its term.)
 """
 
@@ -23,7 +25,10 @@ ALWAYS_MAX: Final = 512
 STANDING_MAX: Final = 256
 """The same for a standing queue: a batch that comes then may be refused in part."""
 INTERVAL_S: Final = 1.0
-"""For how long a queue must be long before it is called a standing one."""
+"""For how long a queue must be long before it is called a standing one, and how often it is looked whether the
+gateway's core is why."""
+BUSY: Final = 0.95
+"""The part of this time for which the gateway's thread runs, or waits for a core, where it is."""
 _FULL: Final = 256
 """Bids of a flush that shows what can be decided, however quick it is."""
 _KEPT: Final = 4
@@ -52,19 +57,27 @@ class QueueBound:
     """
 
     def __init__(
-        self, *, queue_max: int, wait_s: float, standing_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        queue_max: int,
+        wait_s: float,
+        standing_s: float = 0.0,
+        core_clock: Callable[[], float] = lambda: 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             queue_max: bids that may wait in any case.
             wait_s: seconds that a bid may be expected to wait for its verdict; 0: any time.
             standing_s: the same for a standing queue, if it is less; 0: there is no such bound.
+            core_clock: seconds for which the gateway's thread has run, or waited for a core.
         """
         self._queue_max = queue_max
         self._wait_s = wait_s or math.inf
         self._has_two_bounds = 0 < standing_s < self._wait_s
         self._standing_s = standing_s if self._has_two_bounds else self._wait_s
         self._clock = clock
+        self._core_clock = core_clock
         self._in_flight = 0
         self._is_full_flush = False
         self._since_s = 0.0
@@ -72,8 +85,10 @@ class QueueBound:
         self._flushes: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self.rate = math.inf
         self._refused_at_s = -math.inf
-        # Since when the queue has been long; infinite while it is short.
+        # Since when the queue has been long, or was looked at as a long one; infinite while it is short. And the time
+        # that the gateway's thread had wanted its core then.
         self._long_since_s = math.inf
+        self._wanted_s = 0.0
         self._let_wait(self._wait_s, ALWAYS_MAX)
 
     @property
@@ -117,9 +132,15 @@ class QueueBound:
             self._long_since_s = math.inf
             self._let_wait(self._wait_s, ALWAYS_MAX)
             return
-        self._long_since_s = min(self._long_since_s, now_s)
-        if now_s - self._long_since_s >= INTERVAL_S:
-            self._let_wait(self._standing_s, STANDING_MAX)
+        if now_s < self._long_since_s:
+            self._long_since_s, self._wanted_s = now_s, self._core_clock()
+        elif (long_s := now_s - self._long_since_s) >= INTERVAL_S:
+            wanted_s = self._core_clock()
+            if wanted_s - self._wanted_s < BUSY * long_s:
+                self._let_wait(self._standing_s, STANDING_MAX)
+            else:
+                self._let_wait(self._wait_s, ALWAYS_MAX)
+            self._long_since_s, self._wanted_s = now_s, wanted_s
 
     def done(self, *, is_decided: bool = True) -> None:
         """The flush is over.

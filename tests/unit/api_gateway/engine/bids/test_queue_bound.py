@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +21,15 @@ class World:
     """A queue with its bound, and Redis, which decides so many bids a second."""
 
     def __init__(self, *, queue_max: int = QUEUE_MAX, wait_s: float = WAIT_S, standing_s: float = 0.0) -> None:
-        self.now_s = 100.0
-        self.bound = QueueBound(queue_max=queue_max, wait_s=wait_s, standing_s=standing_s, clock=lambda: self.now_s)
+        self.now_s = self.began_s = 100.0
+        self.busy = 0.0
+        self.bound = QueueBound(
+            queue_max=queue_max,
+            wait_s=wait_s,
+            standing_s=standing_s,
+            core_clock=lambda: self.busy * (self.now_s - self.began_s),
+            clock=lambda: self.now_s,
+        )
 
     def flush(self, bids: int, *, rate: float, left: int = 0, is_decided: bool = True) -> None:
         self.bound.taken(bids, left)
@@ -143,6 +151,28 @@ def test_those_left_behind_small_flushes_are_of_the_queue() -> None:
     world = World(standing_s=STANDING_S)
     for _ in range(100):
         world.flush(200, rate=10_000, left=800)
+    assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
+
+
+@pytest.mark.parametrize(("busy", "is_lower"), [(1.0, False), (0.96, False), (0.94, True)])
+def test_where_the_gateways_own_core_has_no_time_the_bound_stays(busy: float, is_lower: bool) -> None:
+    """Refusals would take as much of it as the bids do."""
+    world = World(standing_s=STANDING_S)
+    world.busy = busy
+    long_queue(world, seconds=3 * INTERVAL_S)
+    assert abs(world.bound.waiting_max - 10_000 * (STANDING_S if is_lower else WAIT_S)) <= 1
+
+
+def test_it_is_looked_again_whose_time_is_short() -> None:
+    world = World(standing_s=STANDING_S)
+    long_queue(world, seconds=1.5 * INTERVAL_S)
+    assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
+    # From now on the thread always wants its core.
+    world.busy, world.began_s = 1.0, world.now_s
+    long_queue(world, seconds=2.5 * INTERVAL_S)
+    assert abs(world.bound.waiting_max - 10_000 * WAIT_S) <= 1
+    world.busy = 0.0
+    long_queue(world, seconds=2.5 * INTERVAL_S)
     assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
 
 
