@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -156,6 +156,51 @@ async def test_nothing_is_moved_once_the_lease_is_uncertain() -> None:
         bench.scripts.may_lease.set()
         await bench.reached(1)
     assert bench.stream.ids == [1, 1]
+
+
+def look_after_the_first_publication(bench: Bench, what: Callable[[], None]) -> None:
+    """The next look for news is right after it, and ``what`` happens meanwhile."""
+    news = bench.scripts.news
+
+    def is_due() -> None:
+        bench.stream.on_publish = lambda: None
+        bench.relay._look_due_s = 0.0
+        bench.scripts.news = disturbed  # type: ignore[method-assign]
+
+    async def disturbed(known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
+        bench.scripts.news = news  # type: ignore[method-assign]
+        what()
+        return await news(known)
+
+    bench.stream.on_publish = is_due
+
+
+async def test_what_was_acknowledged_counts_no_more_where_the_lease_ended_during_a_look_for_news() -> None:
+    """1. Entries are acknowledged. 2. The relay asks for news, and the answer takes longer than its lease. 3. The stream
+    loses them; another relay goes back, and dies. 4. This one has the lease again."""
+    bench = Bench(1)
+
+    def take_up_again() -> None:
+        bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+        bench.relay.notice(SHARD)
+
+    look_after_the_first_publication(bench, take_up_again)
+    async with bench.running():
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1], "the cursor moves after the second time only"
+
+
+async def test_a_look_for_news_that_fails_does_not_undo_what_was_acknowledged() -> None:
+    bench = Bench(1)
+
+    def fail() -> None:
+        raise ConnectionError("Redis is away")
+
+    look_after_the_first_publication(bench, fail)
+    async with bench.running():
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.failures_total == 1)
+    assert bench.stream.ids == [1]
 
 
 async def test_a_shard_that_waits_for_its_check_is_not_forgotten() -> None:
