@@ -158,7 +158,8 @@ class Relay:
         backoff = Backoff(first_s=_BACKOFF_FIRST_S, most_s=self._options.backoff_max_s)
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._options.poll_ms / 1_000):
+                # Not for the whole interval: hints of some shards would put off the look at the others.
+                async with asyncio.timeout_at(self._look_due_s):
                     await self._wake.wait()
             self._wake.clear()
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from api_gateway.engine.relay.options import RelayOptions
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.clients.cluster.client import ClusterClient
@@ -54,6 +56,21 @@ async def test_while_there_is_nothing_no_outbox_is_read() -> None:
         bench.redis.entries.append(3)
         await bench.reached(3)
     assert counted.turns[0] == [SHARD]
+
+
+async def test_a_hint_puts_off_no_look_at_the_others() -> None:
+    bench = Bench(lease_ms=60_000)
+    counted = Counted(bench)
+    bench.relay._options = RelayOptions(poll_ms=1_000)
+    loop = asyncio.get_running_loop()
+    async with bench.running():
+        await eventually(lambda: len(counted.asked) > 0)
+        asked_s = loop.time()
+        await asyncio.sleep(0.8)
+        bench.relay.notice(SHARD)
+        looks = len(counted.asked)
+        await eventually(lambda: len(counted.asked) > looks)
+        assert loop.time() - asked_s < 1.6
 
 
 async def test_another_lineage_is_noticed_though_nothing_is_written() -> None:
