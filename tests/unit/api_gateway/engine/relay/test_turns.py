@@ -22,6 +22,7 @@ from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn, 
 from shared import names
 from shared.clients.cluster.client import ClusterClient
 from shared.clients.cluster.pipeline import NodeAway
+from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.outbox import Entry
 from shared.redis_layout.scripts import Call, Script
 from tests.unit.api_gateway.engine.relay.bench import BRIEF_MS, OURS, SHARD, Bench
@@ -176,11 +177,12 @@ def look_after_the_first_publication(bench: Bench, what: Callable[[], None]) -> 
 
 
 async def test_what_was_acknowledged_counts_no_more_where_the_lease_ended_during_a_look_for_news() -> None:
-    """1. Entries are acknowledged. 2. The relay asks for news, and the answer takes longer than its lease. 3. The stream
-    loses them; another relay goes back, and dies. 4. This one has the lease again."""
+    """1. Entries are acknowledged. 2. The relay asks for news, and the answer takes longer than its lease. 3. The
+    stream loses them; another relay goes back, and dies. 4. This one has the lease again."""
     bench = Bench(1)
 
     def take_up_again() -> None:
+        assert bench.redis.cursors.published == 0, "a busy relay looks, too"
         bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
         bench.relay.notice(SHARD)
 
