@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from shared.clients.cluster.client import ClusterClient
 from shared.redis_layout.limits import ACCEPTED_KEPT
-from shared.redis_layout.scripts import CALLS_TOGETHER_MAX, Call, Script
+from shared.redis_layout.scripts import CALLS_TOGETHER_MAX, Call, Script, beside
 
 
 @pytest.fixture
@@ -82,9 +82,14 @@ async def test_a_command_that_is_refused_alone_is_told_of_each_of_its_shards() -
     refused = ResponseError("NOPERM")
     assert await SCRIPT.run_for_few(cast(Any, Refusing(refused)), calls(2)) == {0: refused, 1: refused}
     assert await SCRIPT.run_all(cast(Any, Refusing(refused)), calls(1)) == [refused]
-    many = Refusing([2, b"told"], refused)
-    found = await SCRIPT.run_for_few(cast(Any, many), calls(CALLS_TOGETHER_MAX + 1))
-    assert found == {1: b"told", CALLS_TOGETHER_MAX: refused}
+    many = Refusing([2, b"told"], refused, [1, b"told, too"])
+    found = await SCRIPT.run_for_few(cast(Any, many), calls(2 * CALLS_TOGETHER_MAX + 1))
+    refused_calls = range(CALLS_TOGETHER_MAX, 2 * CALLS_TOGETHER_MAX)
+    assert found == {1: b"told", 2 * CALLS_TOGETHER_MAX: b"told, too"} | dict.fromkeys(refused_calls, refused)
+
+
+def test_what_is_common_to_all_calls_stands_before_their_own_arguments() -> None:
+    assert beside([(["a", "b"], [1]), (["c", "d"], [2])], ["x", "y"]) == (["a", "b", "c", "d"], ["x", "y", 1, 2])
 
 
 async def test_of_a_connection_that_is_lost_it_is_unknown_what_ran() -> None:

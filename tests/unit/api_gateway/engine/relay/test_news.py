@@ -71,6 +71,19 @@ async def test_a_hint_puts_off_no_look_at_the_others() -> None:
         await eventually(lambda: len(counted.asked) > looks)
 
 
+async def test_it_asks_once_in_its_interval() -> None:
+    bench = Bench(lease_ms=600_000)
+    counted = Counted(bench)
+    bench.relay._options = RelayOptions(poll_ms=60_000)
+    async with bench.running():
+        await eventually(lambda: SHARD in bench.relay.owned_shards() and not bench.relay._dirty)
+        for _ in range(5):
+            bench.relay.notice(SHARD)
+            await asyncio.sleep(0.01)
+    # The other one is that of the renewal of the leases.
+    assert len(counted.asked) <= 2
+
+
 async def test_another_lineage_is_noticed_though_nothing_is_written() -> None:
     bench = Bench(1)
     async with bench.running():

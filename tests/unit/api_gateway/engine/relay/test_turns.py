@@ -221,6 +221,39 @@ async def test_a_shard_that_waits_for_its_check_is_not_forgotten() -> None:
         await bench.reached(2)
 
 
+async def test_a_shard_that_is_taken_up_during_a_look_is_not_forgotten_either() -> None:
+    bench = Bench(lease_ms=600_000)
+    bench.relay._options = RelayOptions(poll_ms=600_000)
+
+    async def nothing_yet(known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
+        bench.redis.entries = [1]
+        bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+        bench.relay.notice(SHARD)
+        return set()
+
+    async with bench.running():
+        await eventually(lambda: any(owned.is_checked for owned in bench.relay._owned.values()))
+        bench.scripts.news = nothing_yet  # type: ignore[method-assign]
+        bench.relay._look_due_s = 0.0
+        bench.relay._wake.set()
+        await bench.reached(1)
+
+
+async def test_nothing_is_published_of_a_shard_that_could_not_go_back() -> None:
+    bench = Bench(1, stream_id="another")
+    rewound = asyncio.Event()
+
+    async def not_ours(shard: str, **more: Any) -> bool:
+        rewound.set()
+        return False
+
+    bench.scripts.rewind_published = not_ours  # type: ignore[method-assign]
+    async with bench.running():
+        await rewound.wait()
+        await asyncio.sleep(0.05)
+    assert bench.stream.ids == []
+
+
 async def test_a_cursor_that_another_relay_has_moved_back_is_taken_up_anew() -> None:
     """Otherwise every move would be refused, for ever."""
     bench = Bench(1)
