@@ -218,6 +218,7 @@ class Evictor:
         told = await FIND_CLOSED.run_for_few(self._redis, [((closed_key(shard),), ()) for shard in names.SHARDS])
         shards = [names.SHARDS[at] for at in sorted(told)]
         self._closed_of = {shard: self._closed_of.get(shard, 0) for shard in shards}
+        self._passed = {shard: count for shard, count in self._passed.items() if shard in shards}
         return shards
 
     def _there(self, keys: Sequence[str], answers: Sequence[Any]) -> list[Any]:

@@ -158,7 +158,8 @@ class Relay:
         backoff = Backoff(first_s=_BACKOFF_FIRST_S, most_s=self._options.backoff_max_s)
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._options.poll_ms / 1_000):
+                # Not for the whole interval: hints of some shards would put off the look at the others.
+                async with asyncio.timeout_at(self._look_due_s):
                     await self._wake.wait()
             self._wake.clear()
             try:
@@ -201,12 +202,15 @@ class Relay:
         """
         advances: dict[str, Advance] = {}
         of_shards: Exception | None = None
-        while shards := await self._noticed_shards():
+        await self._look_for_news()
+        while shards := self._noticed_shards():
             in_flight: list[InFlight] = []
             try:
                 of_shards = await self._read_and_publish(publisher, shards, advances, in_flight) or of_shards
                 await self._acknowledged(publisher)
                 await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
+                # Before it is settled how far the cursors may move: the lease may end while this waits for Redis.
+                await self._look_for_news()
             except BaseException:
                 publisher.give_up()
                 await self._conclude(self._settled(in_flight, shards))
@@ -227,17 +231,17 @@ class Relay:
         if (error := error or of_shards) is not None:
             raise error
 
-    async def _noticed_shards(self) -> dict[str, Owned]:
-        """The shards that may have entries, and nobody else relays; those that must be checked first are left.
-
-        From time to time all shards are asked, however busy the relay is: a hint may be lost.
-        """
+    async def _look_for_news(self) -> None:
+        """From time to time ask all shards, however busy the relay is: a hint may be lost."""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._look_due_s:
             self._look_due_s = now_s + self._options.poll_ms / 1_000
             known = {shard: (owned.lineage, owned.published) for shard, owned in self._owned.items()}
             news = await self._scripts.news(known)
             self._dirty |= news
+
+    def _noticed_shards(self) -> dict[str, Owned]:
+        """The shards that may have entries, and nobody else relays; those that must be checked first are left."""
         noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
         self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
         return {shard: owned for shard, owned in noticed if owned.is_checked}

@@ -68,6 +68,7 @@ async def test_whatever_a_start_runs_into_it_is_told_and_tried_again(
     assert first is not None
     async with Supervisor(cast(Any, stack)):
         os.kill(first, number)
+        await eventually(lambda: len(stack.told) > 0, "the end is seen", seconds=5)
         await eventually(lambda: stack.process.pid not in (None, first), seconds=60)
     assert stack.process.restarts == 3
     told = "\n".join(stack.told)

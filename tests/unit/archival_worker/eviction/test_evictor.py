@@ -176,6 +176,20 @@ async def test_shards_without_closed_items_are_asked_nothing_more() -> None:
     one._redis = FakeRedis("s05", b"41", [])
     assert await one._pages() == {}
     assert (one._redis.asked, one.closed_in_redis) == ([], 0)
+    one._redis = FakeRedis("s05", b"41", [b"a", b"b", b"c"])
+    await one._pages()
+    one._redis = FakeRedis("s06", b"41", [b"d"])
+    await one._pages()
+    assert one.closed_in_redis == 1, "those of the other shard have left"
+
+
+async def test_a_shard_that_had_none_meanwhile_is_looked_through_from_its_beginning() -> None:
+    one = evictor()
+    one._passed = {"s05": 2}
+    one._redis = FakeRedis("s05", b"41", [])
+    await one._pages()
+    one._redis = FakeRedis("s05", b"41", [b"a", b"b", b"c"])
+    assert [each.item_id for each in (await one._pages())["s05"]] == ["a", "b"]
 
 
 async def test_shards_whose_node_is_away_have_no_candidates_and_as_many_closed_items_as_before() -> None:

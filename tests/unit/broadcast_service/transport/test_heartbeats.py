@@ -74,7 +74,9 @@ async def test_while_there_is_nobody_it_wakes_once_a_period_and_whoever_comes_is
     task = asyncio.create_task(visit(Counted(lambda: members), 0.1, care))
     async with asyncio.timeout(10):
         await visited.wait()
+    waited_s = asyncio.get_running_loop().time() - began_s[3]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert began_s[3] - began_s[0] > 0.25, "three periods"
+    assert waited_s < 2, "one period, and not one for each step without anybody"
     assert len(began_s) == 3 + STEPS, "of a round it is the last step that visits a single member"

@@ -94,6 +94,27 @@ async def test_a_server_that_stops_greeting_costs_no_socket_either() -> None:
             await given_up.wait()
 
 
+async def test_who_asked_for_it_is_told_at_once_that_the_connection_is_lost() -> None:
+    greeted, lost = asyncio.Event(), asyncio.Event()
+
+    async def greeting_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not greeted.is_set():
+            await greet(reader, writer)
+            await greeted.wait()
+
+    async with serving(greeting_once) as port:
+        client = await open_nats(f"nats://{HOST}:{port}", name="test", on_lost=lost.set)
+        try:
+            assert not lost.is_set()
+            greeted.set()
+            async with asyncio.timeout(PATIENCE_S):
+                await lost.wait()
+            assert not client.is_connected
+        finally:
+            async with asyncio.timeout(PATIENCE_S):
+                await client.close()
+
+
 async def test_a_server_that_stops_reading_is_given_up_with_what_waits_for_it() -> None:
     """Of a host that vanished under load nobody would tell for a quarter of an hour that nothing reaches it."""
     flooded, came_back, the_end = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -104,7 +105,7 @@ def test_without_a_share_uvicorn_opens_its_own_socket() -> None:
 
 # It counts how often it looks whether it is to end.
 _QUIET = """
-import signal, threading, time
+import email.utils, signal, threading, time
 import uvicorn
 from shared.http.sockets import QuietServer
 ticks = 0
@@ -118,15 +119,19 @@ class Counting(QuietServer):
             self.asked_at_s = time.monotonic() + 0.1
         return await super().on_tick(counter)
     async def shutdown(self, sockets=None):
-        print(ticks, time.monotonic() - self.asked_at_s, flush=True)
+        (date,) = [value.decode() for name, value in self.server_state.default_headers if name == b"date"]
+        old_s = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+        print(ticks, time.monotonic() - self.asked_at_s, old_s, flush=True)
 async def app(scope, receive, send):
     pass
 server = Counting(uvicorn.Config(app, port=0, loop="uvloop", lifespan="off", log_config=None))
 """
 
 
-@pytest.mark.parametrize("how", ["lambda: signal.raise_signal(signal.SIGTERM)", "server.end"])
-def test_it_wakes_once_a_second_and_at_once_when_it_is_to_end(how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "code"), [("lambda: signal.raise_signal(signal.SIGTERM)", -signal.SIGTERM), ("server.end", 0)]
+)
+def test_it_wakes_once_a_second_and_at_once_when_it_is_to_end(how: str, code: int) -> None:
     """The signal is sent by another thread, and handled in the one of the server."""
     program = _QUIET.replace("HOW", how) + "server.run()\n"
     began_s = time.monotonic()
@@ -140,7 +145,9 @@ def test_it_wakes_once_a_second_and_at_once_when_it_is_to_end(how: str) -> None:
         check=False,
     )
     assert done.stderr == ""
-    ticks, late_s = done.stdout.split()
+    assert done.returncode == code, "the signal is raised again when all is done"
+    ticks, late_s, date_old_s = done.stdout.split()
     assert int(ticks) == 4, "the fourth is the one that ends it"
     assert time.monotonic() - began_s > 2, "three looks, a second between them"
     assert float(late_s) < 0.8
+    assert float(date_old_s) < 1.8, "the header is in whole seconds"

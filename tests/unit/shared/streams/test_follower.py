@@ -12,6 +12,7 @@ from nats.js.api import AckPolicy, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from shared import names
+from shared.streams import follower as module
 from shared.streams.follower import Follower, _Consumer, consumer_sequence, stream_sequence
 
 
@@ -222,6 +223,68 @@ async def test_a_connection_that_is_lost_ends_the_consumer_at_once() -> None:
     async with asyncio.timeout(10):
         await waiting
     assert line.consumer.reason == "the connection was lost"
+
+
+class Stream:
+    """A connection whose consumer never tells anything, and a listener of it."""
+
+    def __init__(self) -> None:
+        self.is_connected = True
+        self.stats = {"reconnects": 0}
+        self.told: list[str] = []
+
+    def jetstream(self) -> Stream:
+        return self
+
+    def new_inbox(self) -> str:
+        return "_INBOX.a"
+
+    async def subscribe(self, subject: str, *, cb: Any) -> Stream:
+        return self
+
+    async def unsubscribe(self) -> None:
+        self.told.append("unsubscribed")
+
+    async def add_consumer(self, stream: str, config: Any) -> None:
+        pass
+
+    def on_message(self, subject: str, data: bytes) -> None:
+        raise AssertionError
+
+    def on_stream_up(self) -> None:
+        self.told.append("up")
+
+    def on_stream_down(self) -> None:
+        self.told.append("down")
+
+
+async def test_a_consumer_that_falls_silent_is_given_up_after_three_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def is_there(jetstream: Any) -> None:
+        pass
+
+    monkeypatch.setattr(module, "ensure_stream", is_there)
+    stream, loop = Stream(), asyncio.get_running_loop()
+    began_s = loop.time()
+    async with asyncio.timeout(10):
+        await Follower("nats://nowhere", name="feed", heartbeat_s=0.1)._follow(cast(Any, stream), stream)
+    assert loop.time() - began_s >= 0.3
+    assert stream.told == ["up", "down", "unsubscribed"]
+
+
+async def test_the_connection_tells_when_it_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, opened = Follower("nats://nowhere", name="feed", heartbeat_s=1), asyncio.Event()
+
+    async def open_nats(url: str, *, name: str, on_lost: Any) -> Any:
+        assert on_lost == source._on_lost
+        opened.set()
+        await asyncio.Future()
+
+    monkeypatch.setattr(module, "open_nats", open_nats)
+    task = asyncio.create_task(source.run(Heard()))
+    async with asyncio.timeout(10):
+        await opened.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_nothing_is_published_while_the_stream_is_away() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, cast
 
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import MovedError, ResponseError
 
+from api_gateway.engine.loss import servers as module
 from api_gateway.engine.loss.lost_items import LostItems
+from api_gateway.engine.loss.servers import read_servers
 from api_gateway.engine.loss.shards import Shards
 from api_gateway.engine.loss.witnesses import Witnesses
 from api_gateway.engine.relay.shard_scripts import ShardScripts
@@ -33,10 +36,21 @@ class FakeOfNode(FakeRedis):
         self.places = {shard: EntryId(1, 0) for shard in shards}
         self.marks = dict.fromkeys(names.SHARDS, run)
         self.error: Exception | None = None
+        self.passing: list[Exception] = []
+        self.hangs = False
+        self.texts = 0
+
+    def eval(self, text: str, key_count: int, *told: str) -> None:
+        self.texts += 1
+        self.evalsha(text, key_count, *told)
 
     async def execute(self) -> list[Any]:
         if self.error is not None:
             raise self.error
+        if self.passing:
+            raise self.passing.pop()
+        if self.hangs:
+            await asyncio.Future()
         return await super().execute()
 
 
@@ -108,6 +122,30 @@ async def test_only_the_shards_of_the_node_that_went_back_are_closed() -> None:
     await bench.shards.compare()
     assert bench.scripts.closed == {RIGHT[0]: EntryId(1, 5)}
     assert bench.shards.health.not_admitted is None
+
+
+@pytest.mark.parametrize("error", [AskError("7000 127.0.0.1:7001"), TryAgainError("some keys are there")])
+async def test_while_a_shard_moves_all_are_read_again(error: Exception) -> None:
+    bench = ClusterBench()
+    bench.right.passing = [error]
+    assert (await read_servers(bench.cluster)).unread == set()
+    assert bench.cluster.suspected == []
+
+
+async def test_a_node_that_does_not_know_the_script_is_handed_it() -> None:
+    bench = ClusterBench()
+    bench.right.passing = [NoScriptError("NOSCRIPT")]
+    assert (await read_servers(bench.cluster)).unread == set()
+    assert (bench.left.texts, bench.right.texts) == (0, len(RIGHT)), "each command is about one shard"
+
+
+async def test_a_node_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_NODE_S", 0.05)
+    bench = ClusterBench()
+    bench.right.hangs = True
+    async with asyncio.timeout(10):
+        assert (await read_servers(bench.cluster)).unread == set(RIGHT)
+    assert [node for node, _ in bench.cluster.suspected] == [bench.right]
 
 
 async def test_without_the_stream_only_the_node_that_was_replaced_is_in_doubt() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from api_gateway.engine.relay.options import RelayOptions
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
 from shared.clients.cluster.client import ClusterClient
@@ -54,6 +56,32 @@ async def test_while_there_is_nothing_no_outbox_is_read() -> None:
         bench.redis.entries.append(3)
         await bench.reached(3)
     assert counted.turns[0] == [SHARD]
+
+
+async def test_a_hint_puts_off_no_look_at_the_others() -> None:
+    bench = Bench(lease_ms=600_000)
+    counted = Counted(bench)
+    bench.relay._options = RelayOptions(poll_ms=60_000)
+    async with bench.running():
+        await eventually(lambda: SHARD in bench.relay.owned_shards() and not bench.relay._dirty)
+        # Nearly all of the interval has passed.
+        bench.relay._look_due_s = asyncio.get_running_loop().time() + 0.2
+        bench.relay.notice(SHARD)
+        looks = len(counted.asked)
+        await eventually(lambda: len(counted.asked) > looks)
+
+
+async def test_it_asks_once_in_its_interval() -> None:
+    bench = Bench(lease_ms=600_000)
+    counted = Counted(bench)
+    bench.relay._options = RelayOptions(poll_ms=60_000)
+    async with bench.running():
+        await eventually(lambda: SHARD in bench.relay.owned_shards() and not bench.relay._dirty)
+        for _ in range(5):
+            bench.relay.notice(SHARD)
+            await asyncio.sleep(0.01)
+    # The other one is that of the renewal of the leases.
+    assert len(counted.asked) <= 2
 
 
 async def test_another_lineage_is_noticed_though_nothing_is_written() -> None:

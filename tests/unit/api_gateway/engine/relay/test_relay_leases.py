@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.exceptions import ResponseError
 
+from api_gateway.engine.relay.shard_scripts import ShardScripts
 from shared import names
+from shared.clients.cluster.pipeline import NodeAway
 from shared.redis_layout.cursors import Lineage
+from shared.redis_layout.scripts import Call, Script
 from tests.unit.api_gateway.engine.relay.bench import BRIEF_MS, SHARD, Bench
 from tests.waiting import eventually
 
@@ -85,6 +88,40 @@ async def test_a_shard_whose_lease_cannot_be_renewed_is_no_longer_ours() -> None
         await bench.reached(1)
         bench.scripts.lease = fail  # type: ignore[method-assign]
         await eventually(lambda: not bench.relay.owned_shards())
+
+
+READ_ONLY = ResponseError("READONLY")
+
+
+@pytest.mark.parametrize(
+    ("told", "results"),
+    [
+        ([], [True, True]),
+        ([2, 1], [True, False]),
+        ([1, READ_ONLY], [READ_ONLY, True]),
+        ([1, NodeAway("away"), 2, READ_ONLY], [False, READ_ONLY]),
+    ],
+)
+async def test_a_lease_is_ours_where_redis_tells_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch, told: list[Any], results: list[Any]
+) -> None:
+    async def run_all(script: Script, redis: Any, calls: list[Call]) -> list[Any]:
+        return [told]
+
+    monkeypatch.setattr(Script, "run_all", run_all)
+    assert await ShardScripts(cast(Any, None)).lease(names.SHARDS[:2], "mine", 6_000) == results
+
+
+@pytest.mark.parametrize("told", [READ_ONLY, [1, READ_ONLY, 2, READ_ONLY]])
+async def test_no_lease_is_known_where_all_fail(monkeypatch: pytest.MonkeyPatch, told: Any) -> None:
+    async def run_all(script: Script, redis: Any, calls: list[Call]) -> list[Any]:
+        return [told]
+
+    monkeypatch.setattr(Script, "run_all", run_all)
+    with pytest.raises(ResponseError, match="READONLY"):
+        await ShardScripts(cast(Any, None)).lease(names.SHARDS[:2], "mine", 6_000)
+    with pytest.raises(ResponseError, match="READONLY"):
+        await ShardScripts(cast(Any, None)).find_unpublished(names.SHARDS[:2], stream_id="one", last_seq=7)
 
 
 def stand_still() -> None:

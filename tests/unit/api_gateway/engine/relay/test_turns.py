@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn, 
 from shared import names
 from shared.clients.cluster.client import ClusterClient
 from shared.clients.cluster.pipeline import NodeAway
+from shared.redis_layout.cursors import Lineage
 from shared.redis_layout.outbox import Entry
 from shared.redis_layout.scripts import Call, Script
 from tests.unit.api_gateway.engine.relay.bench import BRIEF_MS, OURS, SHARD, Bench
@@ -158,6 +159,52 @@ async def test_nothing_is_moved_once_the_lease_is_uncertain() -> None:
     assert bench.stream.ids == [1, 1]
 
 
+def look_after_the_first_publication(bench: Bench, what: Callable[[], None]) -> None:
+    """The next look for news is right after it, and ``what`` happens meanwhile."""
+    news = bench.scripts.news
+
+    def is_due() -> None:
+        bench.stream.on_publish = lambda: None
+        bench.relay._look_due_s = 0.0
+        bench.scripts.news = disturbed  # type: ignore[method-assign]
+
+    async def disturbed(known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
+        bench.scripts.news = news  # type: ignore[method-assign]
+        what()
+        return await news(known)
+
+    bench.stream.on_publish = is_due
+
+
+async def test_what_was_acknowledged_counts_no_more_where_the_lease_ended_during_a_look_for_news() -> None:
+    """1. Entries are acknowledged. 2. The relay asks for news, and the answer takes longer than its lease. 3. The
+    stream loses them; another relay goes back, and dies. 4. This one has the lease again."""
+    bench = Bench(1)
+
+    def take_up_again() -> None:
+        assert bench.redis.cursors.published == 0, "a busy relay looks, too"
+        bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+        bench.relay.notice(SHARD)
+
+    look_after_the_first_publication(bench, take_up_again)
+    async with bench.running():
+        await bench.reached(1)
+    assert bench.stream.ids == [1, 1], "the cursor moves after the second time only"
+
+
+async def test_a_look_for_news_that_fails_does_not_undo_what_was_acknowledged() -> None:
+    bench = Bench(1)
+
+    def fail() -> None:
+        raise ConnectionError("Redis is away")
+
+    look_after_the_first_publication(bench, fail)
+    async with bench.running():
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.failures_total == 1)
+    assert bench.stream.ids == [1]
+
+
 async def test_a_shard_that_waits_for_its_check_is_not_forgotten() -> None:
     """No hint comes, and the next look at all shards is far away."""
     bench = Bench(1)
@@ -172,6 +219,39 @@ async def test_a_shard_that_waits_for_its_check_is_not_forgotten() -> None:
     bench.stream.on_publish = exchange
     async with bench.running():
         await bench.reached(2)
+
+
+async def test_a_shard_that_is_taken_up_during_a_look_is_not_forgotten_either() -> None:
+    bench = Bench(lease_ms=600_000)
+    bench.relay._options = RelayOptions(poll_ms=600_000)
+
+    async def nothing_yet(known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
+        bench.redis.entries = [1]
+        bench.relay._leases.owned[SHARD] = Owned(OURS, 0)
+        bench.relay.notice(SHARD)
+        return set()
+
+    async with bench.running():
+        await eventually(lambda: any(owned.is_checked for owned in bench.relay._owned.values()))
+        bench.scripts.news = nothing_yet  # type: ignore[method-assign]
+        bench.relay._look_due_s = 0.0
+        bench.relay._wake.set()
+        await bench.reached(1)
+
+
+async def test_nothing_is_published_of_a_shard_that_could_not_go_back() -> None:
+    bench = Bench(1, stream_id="another")
+    rewound = asyncio.Event()
+
+    async def not_ours(shard: str, **more: Any) -> bool:
+        rewound.set()
+        return False
+
+    bench.scripts.rewind_published = not_ours  # type: ignore[method-assign]
+    async with bench.running():
+        await rewound.wait()
+        await asyncio.sleep(0.05)
+    assert bench.stream.ids == []
 
 
 async def test_a_cursor_that_another_relay_has_moved_back_is_taken_up_anew() -> None:
