@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2 as httpx
 import pytest
+import pytest_asyncio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -32,6 +33,15 @@ from tests.tcp import Way
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def servers_are_back(feed_stack: Stack) -> AsyncIterator[None]:
+    """A test that fails while a server is away must not leave the others without it."""
+    yield
+    for name in ("redis", "nats"):
+        if feed_stack.pid(name) is None:
+            await feed_stack.start_process(name)
 
 
 @asynccontextmanager
