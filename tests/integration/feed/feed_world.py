@@ -251,7 +251,13 @@ async def receive(viewer: ClientConnection, *, without: frozenset[str] = NOISE) 
 
 
 async def receive_many(viewer: ClientConnection, count: int) -> list[Json]:
-    return [await receive(viewer) for _ in range(count)]
+    frames: list[Json] = []
+    for _ in range(count):
+        try:
+            frames.append(await receive(viewer))
+        except TimeoutError as error:
+            raise TimeoutError(f"{count} frames were expected, and only these came: {frames}") from error
+    return frames
 
 
 async def receive_type(viewer: ClientConnection, kind: str) -> Json:
