@@ -209,7 +209,11 @@ async def test_viewers_catch_up_after_nats_was_killed(feed_stack: Stack) -> None
         async with connect(ws_url(feed_stack, f"/ws/items/{item}")) as newcomer:
             assert (await greeted(newcomer))["seq"] == 3
             assert (await receive(newcomer)).items() >= {"type": "stale", "stale": True, "seq": 3}.items()
-        assert seqs(await receive_many(viewer, 2)) == [2, 3]
+        # As one frame where all of this took less than a slot of the item's frames.
+        told = [await receive(viewer)]
+        while told[-1]["seq"] < 3:
+            told.append(await receive(viewer))
+        assert sum(frame.get("bids_since_last", 1) for frame in told) == 2
         # Decided while events do not flow: found when the stream is back, before the relay is.
         entries.append(await house.decide(item, 400))
         await feed_stack.start_process("nats")
