@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
@@ -22,17 +22,6 @@ pytestmark = pytest.mark.integration
 
 OURS = Lineage("run-1", 1)
 LEASE_MS = 6_000
-
-
-@pytest_asyncio.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url, protocol=2) as client:
-        yield client
-
-
-@pytest.fixture
-def scripts(redis: Redis) -> ShardScripts:
-    return ShardScripts(redis)
 
 
 @pytest_asyncio.fixture

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-import pytest_asyncio
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -27,17 +26,6 @@ pytestmark = pytest.mark.integration
 
 OURS = Lineage("run-1", 1)
 LEASE_MS = 6_000
-
-
-@pytest_asyncio.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url, protocol=2) as client:
-        yield client
-
-
-@pytest.fixture
-def scripts(redis: Redis) -> ShardScripts:
-    return ShardScripts(redis)
 
 
 @pytest.fixture
