@@ -10,7 +10,7 @@ A PubAck that says ``duplicate`` is only believed when the message that JetStrea
 
 A turn reads what the owned shards have, publishes all of it with many messages in flight, and waits for the PubAcks
 with a time limit. The next turn moves each cursor to the last entry whose PubAck and all before it arrived, and reads
-on, in one round trip. What failed is read again after a growing pause.
+on, in one round trip. What failed is read again after a growing pause: of the shard, where only that one failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from api_gateway.engine.relay.in_flight import ForeignMessage, InFlight, Settled
 from api_gateway.engine.relay.leases import Leases, Owned
 from api_gateway.engine.relay.options import RelayHealth, RelayOptions
 from api_gateway.engine.relay.publisher import Publisher
-from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn, UnreadableEntry
+from api_gateway.engine.relay.resting import RestingShards
+from api_gateway.engine.relay.shard_scripts import Advance, ShardScripts, Turn
 from api_gateway.tracing.entries import EntryTraces
 from shared import names
 from shared.clients.nats import NatsLink, StreamLimits, ensure_stream
@@ -85,6 +86,7 @@ class Relay:
         self._jetstream: JetStreamContext | None = None
         self._publisher: Publisher | None = None
         self._dirty: set[str] = set()
+        self._resting = RestingShards(first_s=_BACKOFF_FIRST_S, most_s=self._options.backoff_max_s)
         self._wake = asyncio.Event()
         self._look_due_s = 0.0
         self._stream_id = ""
@@ -169,8 +171,8 @@ class Relay:
                 await self._cycle(jetstream, publisher)
                 backoff.succeeded()
                 self.health.connected = True
-                self.health.last_error = None
-            except (*_SERVERS_FAIL, ForeignMessage, StreamWentBack, UnreadableEntry) as error:
+                self.health.last_error = self._resting.text
+            except (*_SERVERS_FAIL, ForeignMessage, StreamWentBack) as error:
                 heed_cancellation()
                 self._failed("publish", error)
                 await self._back_off(backoff)
@@ -198,15 +200,15 @@ class Relay:
         """Take turns while the noticed shards have work, until it is time to look at the stream again. A turn moves the
         cursors of what the one before it has published, reads what comes next, and publishes that.
 
-        A shard that fails alone holds up no other one: its error is raised at the end, when they have no more work.
+        A shard that fails alone holds up no other one: it rests, and is tried again by itself.
         """
         advances: dict[str, Advance] = {}
-        of_shards: Exception | None = None
+        self._resting.keep(self._owned)
         await self._look_for_news()
         while shards := self._noticed_shards():
             in_flight: list[InFlight] = []
             try:
-                of_shards = await self._read_and_publish(publisher, shards, advances, in_flight) or of_shards
+                await self._read_and_publish(publisher, shards, advances, in_flight)
                 await self._acknowledged(publisher)
                 await verify(jetstream, in_flight, timeout_s=self._options.ack_timeout_s)
                 # Before it is settled how far the cursors may move: the lease may end while this waits for Redis.
@@ -224,12 +226,10 @@ class Relay:
             advances = settled.reached
             # What was acknowledged belongs to the stream that was seen last: the cursors move before the next look. And
             # after a failure it is known that all is well again only once the cursors have moved.
-            may_be_well = self.health.last_error is not None and of_shards is None
-            if not self._is_stream_checked() or not self._leases.are_certain() or may_be_well:
+            is_news = self.health.last_error != self._resting.text
+            if not self._is_stream_checked() or not self._leases.are_certain() or is_news:
                 break
-        _, error = await self._move_and_read(advances, {}, most=0)
-        if (error := error or of_shards) is not None:
-            raise error
+        await self._move_and_read(advances, {}, most=0)
 
     async def _look_for_news(self) -> None:
         """From time to time ask all shards, however busy the relay is: a hint may be lost."""
@@ -241,10 +241,12 @@ class Relay:
             self._dirty |= news
 
     def _noticed_shards(self) -> dict[str, Owned]:
-        """The shards that may have entries, and nobody else relays; those that must be checked first are left."""
-        noticed = [(shard, owned) for shard in self._dirty if (owned := self._owned.get(shard)) is not None]
-        self._dirty = {shard for shard, owned in noticed if not owned.is_checked}
-        return {shard: owned for shard, owned in noticed if owned.is_checked}
+        """The shards that may have entries, and nobody else relays; not those that must be checked first, or rest."""
+        noticed = {shard: owned for shard in self._dirty if (owned := self._owned.get(shard)) is not None}
+        self._dirty = {
+            shard for shard, owned in noticed.items() if not owned.is_checked or self._resting.is_resting(shard)
+        }
+        return {shard: owned for shard, owned in noticed.items() if shard not in self._dirty}
 
     async def _read_and_publish(
         self,
@@ -252,18 +254,18 @@ class Relay:
         shards: Mapping[str, Owned],
         advances: Mapping[str, Advance],
         in_flight: list[InFlight],
-    ) -> Exception | None:
-        """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent. Returns the
-        error of a shard, of which nothing is published; None where none failed."""
+    ) -> None:
+        """Move cursors, and publish what comes next in these shards; ``in_flight`` gets what was sent. Nothing is
+        published of a shard that fails."""
         most = min(self._options.entries_per_shard, max(1, self._options.entries_per_turn // len(shards)))
         after = {shard: owned.published for shard, owned in shards.items()}
         # Their cursors move in the same step, before their entries are read.
         after |= {shard: advance.entry for shard, advance in advances.items() if shard in shards}
-        turns, error = await self._move_and_read(advances, after, most=most)
+        turns = await self._move_and_read(advances, after, most=most)
         if not self._leases.are_certain():
             self._dirty.update(shards)
             self._look.set()
-            return error
+            return
         for shard, owned in shards.items():
             if (turn := turns.get(shard)) is None:
                 continue
@@ -282,7 +284,6 @@ class Relay:
                     self._dirty.add(shard)
                     break
                 in_flight.append(await self._publish(publisher, shard, owned.lineage, after[shard], entry))
-        return error
 
     async def _acknowledged(self, publisher: Publisher) -> None:
         """Wait for the PubAcks, until the time is up or the connection is lost; those still missing then will not
@@ -367,21 +368,24 @@ class Relay:
 
     async def _move_and_read(
         self, advances: Mapping[str, Advance], after: Mapping[str, int], *, most: int
-    ) -> tuple[dict[str, Turn], Exception | None]:
+    ) -> dict[str, Turn]:
         """Move cursors, and read at most ``most`` entries of each shard after a number. What could not be moved is
-        forgotten, so that it is taken up anew. Returns the turns of the shards that did not fail, and the first error
-        of those that did."""
+        forgotten, so that it is taken up anew. Returns the turns of the shards that did not fail; the others rest."""
         if not advances and not after:
-            return {}, None
+            return {}
         if advances:
             crash_point("relay.published")
-        turns = await self._scripts.turn(
+        answers = await self._scripts.turn(
             advances, after, token=self._leases.token, stream_id=self._stream_id, count=most
         )
         if advances:
             crash_point("relay.advanced")
+        errors = {shard: answer for shard, answer in answers.items() if isinstance(answer, Exception)}
+        turns = {shard: answer for shard, answer in answers.items() if not isinstance(answer, Exception)}
+        self._resting.succeeded(turns)
+        self._let_rest(errors)
         for shard, advance in advances.items():
-            if isinstance(turn := turns[shard], Exception):
+            if (turn := turns.get(shard)) is None:
                 continue
             is_ours, owned = turn.moved, self._owned.get(shard)
             if is_ours and owned is not None and owned.lineage == advance.lineage:
@@ -391,8 +395,16 @@ class Relay:
                 self._leases.forget(shard, owned)
             if is_ours and self._on_published is not None:
                 self._on_published(shard, advance.lineage, advance.entry)
-        errors = (turn for turn in turns.values() if isinstance(turn, Exception))
-        return {shard: turn for shard, turn in turns.items() if not isinstance(turn, Exception)}, next(errors, None)
+        return turns
+
+    def _let_rest(self, errors: Mapping[str, Exception]) -> None:
+        """Try these shards again after a pause of their own. They are told of when one more begins to fail."""
+        if not errors:
+            return
+        self._dirty.update(errors)
+        self.health.failures_total += 1
+        if self._resting.failed(errors):
+            logger.warning("relay: %s", self._resting.text)
 
     async def _stop(self, published: InFlight) -> None:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is

@@ -50,9 +50,11 @@ class Cursors:
 
 
 class FakeRedis:
-    """One shard: its outbox, and its cursors as pipelines read them; other shards have neither."""
+    """One shard: its outbox, and its cursors as pipelines read them; other shards have neither, unless a test adds them
+    to ``shards``: then they have the same."""
 
     def __init__(self) -> None:
+        self.shards = {SHARD}
         self.entries: list[int] = []
         self.cursors = Cursors()
         self.on_read: Callable[[], None] = lambda: None
@@ -67,7 +69,7 @@ class FakePipeline:
         self._commands: list[Callable[[], Any]] = []
 
     def hmget(self, key: str, fields: Sequence[str]) -> None:
-        ours = key == cursors_key(SHARD)
+        ours = key in map(cursors_key, self._redis.shards)
         self._commands.append(lambda: self._redis.cursors.read(fields) if ours else [None] * len(fields))
 
     async def execute(self) -> list[Any]:
@@ -95,7 +97,7 @@ class FakeScripts:
     async def lease(self, shards: Sequence[str], token: str, ttl_ms: int, *, hold: Hold) -> list[bool]:
         await self.may_lease.wait()
         self.holds.append(hold)
-        return [shard == SHARD and self.is_ours for shard in shards]
+        return [shard in self._redis.shards and self.is_ours for shard in shards]
 
     async def news(self, known: Mapping[str, tuple[Lineage, int]]) -> set[str]:
         cursors = self._redis.cursors
@@ -224,7 +226,7 @@ class FakeStream:
 class Bench:
     """A relay that runs, and what it told of; with ``BRIEF_MS`` its lease runs out soon."""
 
-    def __init__(self, *entries: int, lease_ms: int = 5_000, **cursors: Any) -> None:
+    def __init__(self, *entries: int, lease_ms: int = 5_000, backoff_max_s: float = 0.01, **cursors: Any) -> None:
         self.redis, self.stream = FakeRedis(), FakeStream()
         self.redis.entries, self.redis.cursors = list(entries), Cursors(**cursors)
         self.scripts = FakeScripts(self.redis)
@@ -234,7 +236,7 @@ class Bench:
             cast(Any, self.redis),
             cast(ShardScripts, self.scripts),
             cast(NatsLink, self.stream),
-            options=RelayOptions(lease_ms=lease_ms, poll_ms=5, ack_timeout_s=0.1, backoff_max_s=0.01),
+            options=RelayOptions(lease_ms=lease_ms, poll_ms=5, ack_timeout_s=0.1, backoff_max_s=backoff_max_s),
             on_published=lambda shard, lineage, entry: self.moves.append((lineage, entry)),
             on_read=lambda *place: self.read.append(place),
         )

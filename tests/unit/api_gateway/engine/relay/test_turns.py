@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -371,12 +372,14 @@ async def test_a_shard_that_fails_leaves_the_others_what_was_reached() -> None:
 
 
 def _break_another_shard(bench: Bench) -> None:
-    """From now on each turn has an error of another shard in it."""
+    """From now on each turn at another shard, which is ours too, fails."""
     turn = bench.scripts.turn
     broken = next(shard for shard in names.SHARDS if shard != SHARD)
+    bench.redis.shards.add(broken)
 
-    async def fail(*asked: Any, **more: Any) -> Any:
-        return {**await turn(*asked, **more), broken: ResponseError("WRONGTYPE")}
+    async def fail(advances: Mapping[str, Any], after: Mapping[str, int], **more: Any) -> Any:
+        found: dict[str, Any] = await turn(advances, after, **more)
+        return {shard: ResponseError("WRONGTYPE") if shard == broken else found[shard] for shard in found}
 
     bench.scripts.turn = fail  # type: ignore[method-assign]
 
@@ -403,6 +406,43 @@ async def test_a_shard_that_fails_for_ever_does_not_hold_up_the_others(caplog: p
     assert bench.stream.ids == [1, 2, 3, 4, 5, 6]
     assert len(set(failures[1:])) == 1, "they need not wait for its next try"
     assert len([record for record in caplog.records if "WRONGTYPE" in record.message]) == 1
+
+
+async def test_the_others_do_not_wait_while_a_shard_that_fails_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "_BACKOFF_FIRST_S", 60.0)
+    bench = Bench(1, backoff_max_s=60.0)
+    _break_another_shard(bench)
+    async with bench.running(), asyncio.timeout(20):
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.last_error is not None)
+        bench.redis.entries.append(2)
+        bench.relay.notice(SHARD)
+        await bench.reached(2)
+
+
+async def test_a_shard_that_fails_rests_and_is_tried_again() -> None:
+    bench = Bench(1)
+    turn, is_broken = bench.scripts.turn, True
+    tried_s: list[float] = []
+
+    async def fail(advances: Mapping[str, Any], after: Mapping[str, int], **more: Any) -> Any:
+        if SHARD not in after or not is_broken:
+            return await turn(advances, after, **more)
+        tried_s.append(time.monotonic())
+        return {SHARD: UnreadableEntry("no entry")}
+
+    bench.scripts.turn = fail  # type: ignore[method-assign]
+    async with bench.running():
+        await eventually(lambda: SHARD in bench.relay.owned_shards())
+        while len(tried_s) < 10:
+            bench.relay.notice(SHARD)
+            await asyncio.sleep(0.001)
+        await eventually(lambda: bench.relay.health.last_error == f"shard {SHARD}: UnreadableEntry: no entry")
+        is_broken = False
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.last_error is None)
+    # A pause is 5 to 10 ms.
+    assert all(later - earlier >= 0.005 for earlier, later in itertools.pairwise(tried_s))
 
 
 async def test_a_shard_with_a_foreign_message_is_closed_whatever_another_one_fails_with() -> None:
