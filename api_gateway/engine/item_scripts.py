@@ -343,7 +343,10 @@ class ItemScripts:
         found: dict[str, list[str] | ResponseError] = {}
         for at, answer in told.items():
             is_error = isinstance(answer, Exception)
-            found[shards[at]] = _of_this_call(answer) if is_error else [item_id.decode() for item_id in answer]
+            # What is no text is no item's id. It is told of as an item that is due and cannot be found.
+            found[shards[at]] = (
+                _of_this_call(answer) if is_error else [item_id.decode(errors="backslashreplace") for item_id in answer]
+            )
         return found
 
     async def advance(self, item_ids: Sequence[str]) -> list[int | BiddingError | ResponseError]:

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from api_gateway.engine.closer import Closer
 from api_gateway.engine.item_scripts import ItemScripts, ScriptLimits
 from api_gateway.engine.rulings.scripts import RulingScripts
+from shared.domain.errors import BiddingError
 from shared.redis_layout.keys import deadlines_key, spreading_key
 
 pytestmark = pytest.mark.integration
@@ -92,6 +93,17 @@ async def test_a_shard_whose_deadlines_are_something_else_fails_alone(
     for shard in (shards[0], shards[63]):
         assert isinstance(found[shard], ResponseError)
         assert "WRONGTYPE" in str(found[shard])
+
+
+async def test_a_deadline_of_no_item_holds_up_no_other_one(
+    redis: Redis, scripts: ItemScripts, shards: list[str]
+) -> None:
+    deadlines: dict[Any, Any] = {b"\xff\xfe": LONG_AGO_US, "sound": LONG_AGO_US + 1}
+    await redis.zadd(deadlines_key(shards[0]), deadlines)
+    due = await scripts.due(shards[:1], count=9)
+    assert due == {shards[0]: ["\\xff\\xfe", "sound"]}
+    (answer,) = await scripts.advance(["\\xff\\xfe"])
+    assert isinstance(answer, BiddingError), "it is told of, and no item is touched"
 
 
 async def test_rulings_to_be_spread_are_found_beside_a_shard_that_fails(redis: Redis, shards: list[str]) -> None:
