@@ -6,6 +6,7 @@ from the same settings; a front end has neither gRPC server nor store nor follow
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import sys
@@ -42,6 +43,7 @@ from shared.clients.postgres import open_postgres
 from shared.clients.stream_settings import StreamSettings
 from shared.http.problems import problem, without_redirects
 from shared.http.protocols.bounded import bounded_protocol
+from shared.http.sockets import QuietServer
 from shared.logs import set_up_logging
 from shared.read_cache.opening import open_read_cache
 from shared.read_cache.settings import ReadCacheSettings
@@ -163,7 +165,7 @@ def main() -> None:
     # The objects of now live as long as the process: the garbage collector need not visit them.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings, cluster_settings),
         host=settings.cache_host,
         port=settings.cache_port,
@@ -179,3 +181,6 @@ def main() -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+    # uvicorn raises the signal again when it is done; Ctrl-C needs no traceback.
+    with contextlib.suppress(KeyboardInterrupt):
+        QuietServer(config).run()
