@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -24,15 +23,11 @@ from tests.integration.cache_node.cache_world import SLOWNESS, CacheWorld, Json,
 from tests.integration.cache_node.test_node_processes import (
     FRONT_END,
     NAMES,
-    READERS,
     five_nodes,
     fresh,
-    gets_of,
-    have_asked,
     ring_of,
 )
 from tests.stack import StackFactory
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -51,36 +46,6 @@ async def shared_world() -> AsyncIterator[CacheWorld]:
 async def world(shared_world: CacheWorld) -> CacheWorld:
     await five_nodes(shared_world)
     return shared_world
-
-
-async def test_while_the_owner_dies_in_the_middle_there_are_two_at_most(world: CacheWorld) -> None:
-    told = await world.agreed(*NAMES)
-    item = next(item for item in iter(fresh, "") if ring_of(told).owner(f"items/{item}").name == "n1")
-    await world.add_closed(item)
-    others = [name for name in NAMES if name != "n1"]
-    before, loads_before = await world.total("gets", others), await world.total("loads", others)
-    owner_before = await world.total("loads", ["n1"])
-
-    async def owner_asks() -> bool:
-        return await world.total("loads", ["n1"]) > owner_before
-
-    async def another_asks() -> bool:
-        return await world.total("loads", others) > loads_before
-
-    # Nobody is answered while the owner lives: all of them see its death.
-    async with world.held_up():
-        gets = await gets_of(world, f"items/{item}", others)
-        await eventually(owner_asks)
-        await have_asked(world, others, before)
-        world.kill("n1")
-        await eventually(another_asks)
-    answers = await asyncio.gather(*gets)
-    assert Counter(answer.status for answer in answers) == {200: READERS}, "no reader sees the death"
-    # PostgreSQL may notice that the owner has gone before it answers that one's question.
-    questions, loads = await world.questions_about(item), 1 + await world.total("loads", others) - loads_before
-    tell(f"{READERS} gets of a cold key while its owner is killed: {loads} loads, {questions} answered by PostgreSQL")
-    assert loads == 2
-    assert questions in (1, 2)
 
 
 async def test_a_node_is_killed_under_load(world: CacheWorld) -> None:

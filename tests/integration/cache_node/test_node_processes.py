@@ -1,5 +1,5 @@
 """Five nodes as processes before a real PostgreSQL: one question for a thousand readers, and nodes that come and go in
-good order. Nobody is killed here.
+good order, and one that dies while it asks.
 
 PostgreSQL's own log tells how often it was asked. The tests share their nodes; each leaves five behind.
 """
@@ -102,6 +102,37 @@ async def test_a_thousand_gets_of_a_cold_key_through_five_nodes_are_one_question
     answers = await asyncio.gather(*[world.value(name, f"items/{missing}") for name in NAMES * 20])
     assert {answer.status for answer in answers} == {404}
     assert await world.questions_about(missing) <= 1 + 5 * (time.monotonic() - began_s)
+
+
+async def test_while_the_owner_dies_in_the_middle_there_are_two_at_most(world: CacheWorld) -> None:
+    told = await world.agreed(*NAMES)
+    item = next(item for item in iter(fresh, "") if ring_of(told).owner(f"items/{item}").name == "n1")
+    await world.add_closed(item)
+    others = [name for name in NAMES if name != "n1"]
+    before, loads_before = await world.total("gets", others), await world.total("loads", others)
+    owner_before = await world.total("loads", ["n1"])
+
+    async def owner_asks() -> bool:
+        return await world.total("loads", ["n1"]) > owner_before
+
+    async def another_asks() -> bool:
+        return await world.total("loads", others) > loads_before
+
+    # Nobody is answered while the owner lives: all of them see its death. They are patient: by default each would ask
+    # PostgreSQL itself after 250 ms.
+    async with world.held_up():
+        gets = await gets_of(world, f"items/{item}", others)
+        await eventually(owner_asks)
+        await have_asked(world, others, before)
+        world.kill("n1")
+        await eventually(another_asks)
+    answers = await asyncio.gather(*gets)
+    assert Counter(answer.status for answer in answers) == {200: READERS}, "no reader sees the death"
+    # PostgreSQL may notice that the owner has gone before it answers that one's question.
+    questions, loads = await world.questions_about(item), 1 + await world.total("loads", others) - loads_before
+    tell(f"{READERS} gets of a cold key while its owner is killed: {loads} loads, {questions} answered by PostgreSQL")
+    assert loads == 2
+    assert questions in (1, 2)
 
 
 async def test_nodes_come_and_take_over_what_the_others_kept(world: CacheWorld) -> None:
