@@ -3,11 +3,15 @@
 The peak is that of a closed loop, measured just before. Latencies count from when a bid was due. A gateway sheds bids
 that would wait for longer than ``BID_WAIT_MAX_MS``, and in a standing queue for longer than ``BID_WAIT_STANDING_MS``;
 with both 0 it lets 20,000 bids wait.
+
+The generator shares a core with Redis, and above the peak it lags, too. So beside the client's p99 there is that of the
+gateway's own histogram, from the head of a request to its verdict: the upper bound of the bucket in which it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import statistics
 import tempfile
@@ -20,6 +24,7 @@ import uvloop
 
 from bench.clients.closed_loop import bid_requests, load
 from bench.gateway import cores_apart, served
+from bench.overload.inside import Buckets, p99_ms, read_buckets
 from bench.overload.open_loop import Course, offer
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
@@ -42,7 +47,7 @@ machine's: there are such at any pace."""
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """One pace of a run: bids a second, and milliseconds."""
+    """One pace of a run: bids a second, and milliseconds; ``inside_p99_ms`` is a bound, see above."""
 
     offered: float
     decided: float
@@ -51,6 +56,7 @@ class Pace:
     p50_ms: float
     p99_ms: float
     shed_p99_ms: float
+    inside_p99_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Run:
     normal_again_s: float
 
 
-def _pace(course: Course, seconds: float) -> Pace:
+def _pace(course: Course, seconds: float, inside_p99_ms: float) -> Pace:
     decided = [answer.took_s for answer in course.answers if answer.status in (200, 201)]
     shed = [answer.took_s for answer in course.answers if answer.status == 503]
     others = len(course.answers) - len(decided) - len(shed)
@@ -77,6 +83,7 @@ def _pace(course: Course, seconds: float) -> Pace:
         times.get("p50", 0.0),
         times.get("p99", 0.0),
         percentiles_ms(shed).get("p99", 0.0),
+        inside_p99_ms,
     )
 
 
@@ -111,10 +118,21 @@ async def _run(port: int, item_ids: list[str], *, seconds: float, warm_up_s: flo
     # Else the requests would wait in the generator, and the gateway had no more of them than it has connections.
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200
     connections = min(_CONNECTIONS_MAX, files, max(_CONNECTIONS_MIN, int(2 * peak * _OPEN_S)))
-    courses = await offer(port, requests, paces=paces, connections=connections)
+    looks: list[asyncio.Task[Buckets]] = []
+    courses = await offer(
+        port,
+        requests,
+        paces=paces,
+        connections=connections,
+        on_change=lambda: looks.append(asyncio.create_task(read_buckets(port))),
+    )
+    buckets = await asyncio.gather(*looks)
+    inside = [p99_ms(before, after) for before, after in itertools.pairwise(buckets)]
     after = courses[-1]
     began_s = min((answer.due_s for answer in after.answers), default=0.0)
-    told = [_pace(course, length) for course, (_, length) in zip(courses, paces, strict=True)]
+    told = [
+        _pace(course, length, inside_ms) for course, (_, length), inside_ms in zip(courses, paces, inside, strict=True)
+    ]
     return Run(peak, told, _normal_again_s(after, began_s, max(_NORMAL_MS, told[0].p99_ms)))
 
 
@@ -175,7 +193,7 @@ def _measured(stack: Stack, setting: Setting, prefix: str, *, seconds: float) ->
 def _report(results: dict[Setting, list[Run]]) -> None:
     click.echo()
     head = f"{'':28}{'offered/s':>11}{'decided/s':>11}{'of peak':>9}{'shed/s':>9}{'p50 ms':>9}{'p99 ms':>9}"
-    click.echo(f"{head}{'shed p99':>10}{'unanswered':>12}")
+    click.echo(f"{head}{'shed p99':>10}{'inside':>9}{'unanswered':>12}")
     for setting, runs in results.items():
         click.echo(_name(setting))
         for index, name in enumerate(PACES):
@@ -185,6 +203,7 @@ def _report(results: dict[Setting, list[Run]]) -> None:
                 f"{f'  {name}':28}{_median(paces, 'offered'):>11,.0f}{_median(paces, 'decided'):>11,.0f}"
                 f"{of_peak:>9.2f}{_median(paces, 'shed'):>9,.0f}{_median(paces, 'p50_ms'):>9.1f}"
                 f"{_median(paces, 'p99_ms'):>9.1f}{_median(paces, 'shed_p99_ms'):>10.1f}"
+                f"{_median(paces, 'inside_p99_ms'):>9.0f}"
                 f"{sum(pace.unanswered for pace in paces):>12}"
             )
         again = [run.normal_again_s for run in runs]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, cast
 
@@ -119,13 +119,19 @@ class _Pool:
 
 
 async def offer(
-    port: int, requests: Iterator[bytes], *, paces: list[tuple[float, float]], connections: int
+    port: int,
+    requests: Iterator[bytes],
+    *,
+    paces: list[tuple[float, float]],
+    connections: int,
+    on_change: Callable[[], object] = lambda: None,
 ) -> list[Course]:
     """Offer requests to a server on this machine, at one pace after the other, without a pause between them.
 
     Args:
         paces: requests a second, and for how many seconds.
         connections: the most requests that are on their way; those that are due beyond it wait, and their time counts.
+        on_change: called when a pace begins, and when the last one ends.
 
     Returns:
         a course for each pace, of the requests that were due in it.
@@ -138,6 +144,7 @@ async def offer(
     at_s = time.perf_counter()
     offered: list[int] = []
     for rate, seconds in paces:
+        on_change()
         starts.append(at_s)
         before = pool.course.offered
         until_s, sent = at_s + seconds, 0
@@ -149,6 +156,7 @@ async def offer(
             await asyncio.sleep(_TICK_S)
         offered.append(pool.course.offered - before)
         at_s = until_s
+    on_change()
     deadline_s = time.perf_counter() + _DRAIN_S
     while pool.open() and time.perf_counter() < deadline_s:  # noqa: ASYNC110 - an event would cost each answer a look
         await asyncio.sleep(0.01)

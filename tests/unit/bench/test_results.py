@@ -57,7 +57,7 @@ def test_curves_and_paces_are_drawn_from_what_their_parts_return() -> None:
     run = BenchRun({}, None)
     steps = [Step(1, 9_000.0, 1.0, 5.0, 0), Step(1_000_000, 8_000.0, 1.0, 7.0, 1_232)]
     run.add("growth", now(), (steps, []))
-    pace = Pace(160.0, 90.0, 70.0, 0, 1.0, 12.5, 2.0)
+    pace = Pace(160.0, 90.0, 70.0, 0, 1.0, 12.5, 2.0, 10.0)
     run.add("overload", now(), {Setting(1, 1_000, 150): [Run(100.0, [pace] * len(PACES), 0.1)]})
     run.add("cache-hits", now(), {(0.9, 0.1): {"ours": 0.5}})
     run.end()
