@@ -29,6 +29,7 @@ from shared.supervision import heed_cancellation
 _WORKS_AGAIN_S: Final = 120.0
 _LOOK_EVERY_S: Final = 0.1
 _REST_S: Final = 20.0
+_ON_THE_WAY_S: Final = 0.2
 _FAILED_CHECK: Final = "no_failures"
 """The check of the proof that is ignored: the phases count failed requests, which are no fault of the stores."""
 
@@ -72,6 +73,9 @@ async def endure(session: Session, platform: Platform, plan: Plan) -> bool:
             _keep(session, plan, "baseline", pressure.next_phase())
             killed_s = time.monotonic()
             async with _broken(breaker):
+                # Frames that were on their way when it was killed would hide that viewers are shown nothing.
+                await asyncio.sleep(_ON_THE_WAY_S)
+                pressure.counts.frames = 0
                 await _bar(f"failure of {plan.kill}", plan.phase_s)
                 _keep(session, plan, "failure", pressure.next_phase())
             works = await _works_again(sources, pressure, item_ids)
