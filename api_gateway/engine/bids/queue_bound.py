@@ -40,6 +40,8 @@ _ALWAYS_SHORT: Final = 64
 """And if it has so few bids."""
 _LONG: Final = 0.25
 """What part of the time a flush may take before it shows what can be decided, though it is not full."""
+_PAUSE_S: Final = 0.025
+"""If no bid comes for longer, it may be that the gateway stood still, and not the flush."""
 
 
 class QueueBound:
@@ -49,7 +51,8 @@ class QueueBound:
     ``wait_s``, or in ``standing_s`` if it is a standing queue, at the rate of the last flushes. What a quick flush of
     few bids shows is not what Redis can do but what it was asked for, so such a flush can only raise the rate. A flush
     that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet. Afterwards
-    it counts unless it had very few.
+    it counts unless it had very few. A gateway that stood still itself, as a suspended process does, reads the bids
+    that came meanwhile before it hears that its flush was over long ago. So while no bid comes a flush grows no older.
 
     Attributes:
         rate: bids decided in a second, as far as the flushes tell; infinite where they do not yet.
@@ -81,6 +84,9 @@ class QueueBound:
         self._in_flight = 0
         self._is_full_flush = False
         self._since_s = 0.0
+        # How old the flush in flight is, and when that was looked at.
+        self._age_s = 0.0
+        self._looked_s = 0.0
         # Bids and seconds of the last flushes that count. Without any, no rate is known.
         self._flushes: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self.rate = math.inf
@@ -101,6 +107,10 @@ class QueueBound:
         if not waiting and not self._in_flight and self._long_since_s < math.inf:
             # The first one after a silence, in which no flush could show that the queue was empty.
             self._look_whether_it_stands(0, self._clock())
+        if self._in_flight:
+            now_s = self._clock()
+            self._age_s += min(now_s - self._looked_s, _PAUSE_S)
+            self._looked_s = now_s
         if waiting < self._always:
             return True
         if waiting < self.waiting_max and self._is_soon_over(waiting):
@@ -112,14 +122,15 @@ class QueueBound:
         """Whether the flush that is in flight, and so many, are decided in the time."""
         if not self._in_flight:
             return True
-        took_s = self._clock() - self._since_s
+        took_s = self._age_s
         return took_s < self._long_s or waiting + self._in_flight < self._in_flight / took_s * self._most_s
 
     def taken(self, bids: int, left: int) -> None:
         """A flush of so many was taken, and so many go on waiting."""
         self._in_flight = bids
         self._is_full_flush = bids >= _FULL or left > 0
-        self._since_s = self._clock()
+        self._since_s = self._looked_s = self._clock()
+        self._age_s = 0.0
         if self._has_two_bounds:
             self._look_whether_it_stands(bids + left, self._since_s)
         self._bind()

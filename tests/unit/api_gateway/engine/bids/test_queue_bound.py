@@ -36,6 +36,24 @@ class World:
         self.now_s += bids / rate
         self.bound.done(is_decided=is_decided)
 
+    def hang(self, seconds: float) -> None:
+        """Nothing is heard of the flush that is in flight, while bids come."""
+        until_s = self.now_s + seconds
+        for _ in range(1_000):
+            self.now_s += seconds / 1_000
+            self.bound.admits(0)
+        self.now_s = until_s
+
+    def come(self, bids: int, waiting: int = 0) -> int:
+        """So many bids come at one moment. Returns how many are refused."""
+        refused = 0
+        for _ in range(bids):
+            if self.bound.admits(waiting):
+                waiting += 1
+            else:
+                refused += 1
+        return refused
+
 
 def test_before_anything_is_known_only_the_hard_bound_holds() -> None:
     world = World()
@@ -119,6 +137,30 @@ def test_a_flush_of_which_nothing_was_decided_is_not_a_quick_one() -> None:
     for _ in range(5):
         world.flush(300, rate=100, is_decided=False)
     assert world.bound.rate < 110, "one that was waited for shows that nothing is decided"
+
+
+@pytest.mark.parametrize("paused_s", [0.3, 1.0, 30.0])
+@pytest.mark.parametrize("in_flight", [1, 50, 300])
+def test_a_gateway_that_was_suspended_takes_what_came_meanwhile(paused_s: float, in_flight: int) -> None:
+    """It reads all of these before it hears that Redis has answered long ago: a suspended process, a machine that moved
+    to another host."""
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    world.bound.taken(in_flight, 0)
+    world.come(10)
+    world.now_s += paused_s
+    assert world.come(5_000) == 0
+
+
+def test_a_suspended_gateway_soon_sees_that_redis_hangs_too() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    world.bound.taken(50, 0)
+    world.now_s += 1.0
+    world.hang(0.25)
+    assert world.come(600) == 600 - ALWAYS_MAX
 
 
 def test_when_redis_is_quick_again_small_flushes_show_it() -> None:
@@ -252,7 +294,7 @@ def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> 
     long_queue(world, seconds=5, rate=1_000)
     assert world.bound.waiting_max == STANDING_MAX
     world.bound.taken(256, 0)
-    world.now_s += 60
+    world.hang(60)
     assert world.bound.admits(STANDING_MAX - 1)
     assert not world.bound.admits(STANDING_MAX)
 
@@ -279,7 +321,7 @@ def test_what_one_request_brings_always_may_wait() -> None:
     world = World()
     world.flush(2_000, rate=10)
     world.bound.taken(256, 0)
-    world.now_s += 60
+    world.hang(60)
     assert world.bound.admits(ALWAYS_MAX - 1)
     assert not world.bound.admits(ALWAYS_MAX)
     assert ALWAYS_MAX >= BATCH_MAX, "an idle gateway takes every batch whole"
@@ -289,10 +331,10 @@ def test_while_a_flush_stands_still_no_queue_builds_up() -> None:
     world = World()
     world.flush(1_000, rate=30_000)
     world.bound.taken(1_000, 0)
-    world.now_s += WAIT_S / 2
+    world.hang(WAIT_S / 2)
     assert world.bound.admits(990), "it may be half of what is decided in the time"
     assert not world.bound.admits(1_010)
-    world.now_s += WAIT_S / 2
+    world.hang(WAIT_S / 2)
     assert not world.bound.admits(ALWAYS_MAX)
     world.bound.done()
     world.now_s += 60
@@ -304,7 +346,7 @@ def test_of_a_standing_queue_it_counts_by_the_lower_bound() -> None:
     long_queue(world, seconds=2 * INTERVAL_S, rate=20_000)
     world.bound.taken(1_000, 1_000)
     assert world.bound.admits(1_990)
-    world.now_s += 0.1
+    world.hang(0.1)
     assert world.bound.admits(490), "1,000 in flight for 100 ms are a rate of 10,000"
     assert not world.bound.admits(510)
 
