@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from api_gateway.engine.bids import refusals as module
-from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE, Refusals, Tell, wanted_core_s
+from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE, Refusals, Tell, WantedCore
 from tests.waiting import eventually
 
 
@@ -108,6 +109,7 @@ def test_a_thread_that_waits_for_a_core_has_no_time_to_spare() -> None:
         pytest.skip("this system does not say how long a thread waited")
     cores = os.sched_getaffinity(0)
     core = {min(cores)}
+    wanted_core_s = WantedCore()
     rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
     try:
         for rival in rivals:
@@ -127,9 +129,39 @@ def test_a_thread_that_waits_for_a_core_has_no_time_to_spare() -> None:
 
 
 def test_a_thread_that_waits_for_something_else_has_time_to_spare() -> None:
+    wanted_core_s = WantedCore()
     began_s, wanted_s = time.monotonic(), wanted_core_s()
     time.sleep(0.5)
     assert wanted_core_s() - wanted_s < 0.5 * (time.monotonic() - began_s)
+
+
+def test_a_moment_in_which_no_file_can_be_opened_is_no_sign_of_an_idle_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too many open files the thread would have waited for no core since it began: less than a moment ago."""
+    waited_s = 500.0
+
+    def read(path: Path) -> bytes:
+        if waited_s < 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return b"%d %d 7" % (0, waited_s * 1e9)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    wanted_core_s = WantedCore()
+    before_s = wanted_core_s()
+    assert before_s >= 500
+    waited_s = -1
+    assert wanted_core_s() >= before_s
+    waited_s = 501
+    assert wanted_core_s() >= before_s + 1
+
+
+def test_where_the_system_does_not_say_how_long_a_thread_waited_it_is_what_it_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(path: Path) -> bytes:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert WantedCore()() <= time.thread_time()
 
 
 async def test_they_are_told_when_no_flush_ends() -> None:
