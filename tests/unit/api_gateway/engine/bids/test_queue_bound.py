@@ -163,6 +163,18 @@ def test_a_suspended_gateway_soon_sees_that_redis_hangs_too() -> None:
     assert world.come(600) == 600 - ALWAYS_MAX
 
 
+def test_a_flush_is_not_as_old_as_the_one_before() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    world.bound.taken(50, 0)
+    world.hang(1.0)
+    assert world.come(600) == 600 - ALWAYS_MAX
+    world.bound.done()
+    world.bound.taken(50, 0)
+    assert world.come(5_000) == 0
+
+
 def test_when_redis_is_quick_again_small_flushes_show_it() -> None:
     world = World()
     world.flush(300, rate=150)
@@ -203,6 +215,13 @@ def test_where_the_gateways_own_core_has_no_time_the_bound_stays(busy: float, is
     world.busy = busy
     long_queue(world, seconds=3 * INTERVAL_S)
     assert abs(world.bound.waiting_max - 10_000 * (STANDING_S if is_lower else WAIT_S)) <= 1
+
+
+def test_what_the_core_did_before_the_queue_was_long_does_not_count() -> None:
+    world = World(standing_s=STANDING_S)
+    world.busy, world.began_s = 0.5, world.now_s - 3_600
+    long_queue(world, seconds=1.5 * INTERVAL_S)
+    assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
 
 
 def test_it_is_looked_again_whose_time_is_short() -> None:
@@ -297,6 +316,24 @@ def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> 
     world.hang(60)
     assert world.bound.admits(STANDING_MAX - 1)
     assert not world.bound.admits(STANDING_MAX)
+
+
+def test_few_bids_are_no_long_queue_however_slowly_they_are_decided() -> None:
+    world = World(standing_s=STANDING_S)
+    world.flush(300, rate=300)
+    for _ in range(20):
+        world.flush(64, rate=300)
+    assert world.bound.waiting_max == ALWAYS_MAX
+    for _ in range(20):
+        world.flush(65, rate=300)
+    assert world.bound.waiting_max == STANDING_MAX
+
+
+@pytest.mark.parametrize("standing_s", [0.0, WAIT_S])
+def test_without_a_bound_of_its_own_a_standing_queue_may_have_as_many_as_any(standing_s: float) -> None:
+    world = World(standing_s=standing_s)
+    long_queue(world, seconds=20, rate=1_000)
+    assert world.bound.waiting_max == ALWAYS_MAX
 
 
 def test_a_bound_of_a_standing_queue_that_is_no_lower_is_none() -> None:

@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +75,16 @@ async def test_while_it_has_time_to_spare_many_are_told() -> None:
     assert world.flush(10, busy=0.5) == AT_ONCE_IDLE
     world.refusals.close()
     assert world.told == list(range(20_000))
+
+
+async def test_what_counts_is_what_the_core_did_last() -> None:
+    """Not on average: a gateway that was idle for an hour has no more time than others once it is busy."""
+    world = World()
+    world.shed(20_000)
+    for _ in range(2):
+        assert world.flush(10, busy=0.0, took_s=3_600) == AT_ONCE_IDLE
+        assert world.flush(10, busy=1.0) == AT_ONCE_BUSY
+    world.refusals.close()
 
 
 async def test_so_many_are_told_in_the_time_of_a_flush_then() -> None:
@@ -170,6 +183,23 @@ async def test_they_are_told_when_no_flush_ends() -> None:
     assert len(world.told) == AT_ONCE_BUSY
     await eventually(lambda: len(world.told) == 4 * AT_ONCE_BUSY)
     assert world.told == list(range(4 * AT_ONCE_BUSY))
+
+
+async def test_however_many_wait_there_is_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of them would make some be told, and all together all at once."""
+    timers: list[SimpleNamespace] = []
+
+    def call_later(_: float, tell: Callable[[int], None], most: int) -> SimpleNamespace:
+        timers.append(SimpleNamespace(tell=partial(tell, most), cancel=lambda: None))
+        return timers[-1]
+
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: SimpleNamespace(call_later=call_later))
+    world = World()
+    world.shed(4 * AT_ONCE_BUSY)
+    assert len(timers) == 1
+    timers.pop().tell()
+    assert (len(world.told), len(timers)) == (2 * AT_ONCE_BUSY, 1)
+    world.refusals.close()
 
 
 async def test_after_a_flush_they_wait_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
