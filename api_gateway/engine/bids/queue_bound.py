@@ -39,7 +39,7 @@ _SHORT: Final = 0.5
 _ALWAYS_SHORT: Final = 64
 """And if it has so few bids."""
 _LONG: Final = 0.25
-"""What part of the time a flush may take before it shows what can be decided, though it is not full."""
+"""What part of the time a flush may take before it shows what can be decided, though it is not over."""
 _PAUSE_S: Final = 0.025
 """If no bid comes for longer, it may be that the gateway stood still, and not the flush."""
 
@@ -50,9 +50,9 @@ class QueueBound:
     A bid waits for those that are in flight, and for those before it. So together they may be as many as are decided in
     ``wait_s``, or in ``standing_s`` if it is a standing queue, at the rate of the last flushes. What a quick flush of
     few bids shows is not what Redis can do but what it was asked for, so such a flush can only raise the rate. A flush
-    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet. Afterwards
-    it counts unless it had very few. A gateway that stood still itself, as a suspended process does, reads the bids
-    that came meanwhile before it hears that its flush was over long ago. So while no bid comes a flush grows no older.
+    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet. A gateway
+    that stood still itself, as a suspended process does, reads the bids that came meanwhile before it hears that its
+    flush was over long ago. So while no bid comes a flush grows no older.
 
     Attributes:
         rate: bids decided in a second, as far as the flushes tell; infinite where they do not yet.
@@ -170,10 +170,11 @@ class QueueBound:
         self._bind()
 
     def _shows_the_rate(self, took_s: float, *, is_decided: bool) -> bool:
-        if took_s >= self._long_s and (self._is_full_flush or self._in_flight > _ALWAYS_SHORT):
-            return True  # a stall with few bids in flight tells nothing of more of them
-        # What fails at once would show a rate that nobody can decide.
-        return is_decided and (self._is_full_flush or self._in_flight / took_s > self.rate)
+        if self._is_full_flush:
+            # What fails at once would show a rate that nobody can decide.
+            return is_decided or took_s >= self._long_s
+        # A stall tells nothing of a flush with more bids in it. If it is none, the next flush will be full.
+        return is_decided and self._in_flight / took_s > self.rate
 
     def _let_wait(self, most_s: float, always: int) -> None:
         self._most_s = most_s

@@ -111,9 +111,9 @@ def test_a_single_stall_says_nothing_of_the_next_flush() -> None:
     world = World()
     for _ in range(5):
         world.flush(1_000, rate=20_000)
-    world.flush(100, rate=200)
+    world.flush(300, rate=200)
     assert abs(world.bound.rate - 20_000) < 1
-    world.flush(100, rate=200)
+    world.flush(300, rate=200)
     assert world.bound.rate < 10_000, "two of the last four do"
 
 
@@ -123,6 +123,26 @@ def test_a_stall_with_few_bids_tells_nothing_once_it_is_over() -> None:
     world.flush(3, rate=1)
     for _ in range(10):
         world.flush(1, rate=500)
+    assert world.bound.waiting_max == QUEUE_MAX
+
+
+@pytest.mark.parametrize("in_flight", [65, 255])
+def test_stalls_of_which_one_is_long_ago_tell_nothing_of_the_next_flush(in_flight: int) -> None:
+    """Flushes that are neither full nor quicker than the others are not remembered, so a stall of last week would be
+    one of the last four."""
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    for _ in range(4):
+        for _ in range(100):
+            world.flush(in_flight, rate=9_000)
+        world.flush(in_flight, rate=in_flight / 0.5)
+        assert world.bound.rate > 9_000
+
+
+def test_the_first_stall_of_a_quiet_gateway_is_not_its_rate() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    world.flush(100, rate=200)
     assert world.bound.waiting_max == QUEUE_MAX
 
 
