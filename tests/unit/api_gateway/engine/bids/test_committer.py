@@ -96,7 +96,7 @@ async def test_as_many_refusals_are_told_as_go_with_the_bids_of_a_flush(monkeypa
         placed = [bid(f"{bids}-{number}") for number in range(bids)]
         for one in placed:
             bench.committer.place(one)
-        await eventually(lambda placed=placed: all(one.verdict.done() for one in placed))  # type: ignore[misc]
+        await asyncio.gather(*(one.verdict for one in placed), return_exceptions=True)
     await eventually(lambda: len(flushed) == 2)
     assert flushed == [3, 2]
     await bench.stop()
