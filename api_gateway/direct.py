@@ -82,7 +82,7 @@ class DirectRoad:
     def _place_bid(self, request: DirectRequest) -> None:
         context: Context = request.state["context"]
         if request.admitted is _SHED:
-            request.body = b""  # it may wait
+            request.body, request.headers = b"", {}  # it may wait
             context.committer.refusals.add(partial(_tell_shed, request))
             return
         began_s = perf_counter()

@@ -108,7 +108,7 @@ class HotPath:
                 if context.committer.sheds():
                     # Its connection stays.
                     await self._read(receive)
-                    await _until_told(context.committer)
+                    await _until_told(context.committer, receive)
                     raise Overloaded(SHED)
                 context.pages.check(scope["headers"])
                 permit = context.permit(PLACE_BID, scope["headers"], peer_of(scope))
@@ -161,8 +161,8 @@ class HotPath:
                 return body
 
 
-async def _until_told(committer: Committer) -> None:
-    """Wait until a bid that is shed may be told so."""
+async def _until_told(committer: Committer, receive: Receive) -> None:
+    """Wait until a bid that is shed may be told so. Raises ClientGone where its client does not wait for so long."""
     told = asyncio.get_running_loop().create_future()
 
     def tell() -> bool:
@@ -172,7 +172,21 @@ async def _until_told(committer: Committer) -> None:
         return True
 
     committer.refusals.add(tell)
-    await told
+    if told.done():
+        return
+    leaving = asyncio.create_task(_until_gone(receive), name="shed-bid")
+    try:
+        await asyncio.wait((told, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            raise ClientGone
+    finally:
+        told.cancel()
+        leaving.cancel()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def check_item_id(item_id: str) -> None:

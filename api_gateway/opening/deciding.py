@@ -15,7 +15,7 @@ from api_gateway.engine.bids.acknowledge import Acknowledger, LogAcknowledger
 from api_gateway.engine.bids.cluster_replicas import open_replica_acknowledger
 from api_gateway.engine.bids.committer import Committer
 from api_gateway.engine.bids.queue_bound import QueueBound
-from api_gateway.engine.bids.refusals import wanted_core_s
+from api_gateway.engine.bids.refusals import WantedCore
 from api_gateway.engine.relay.relay import Relay
 from api_gateway.engine.relay.shard_scripts import ShardScripts
 from api_gateway.opening.servers import GuardedRedis
@@ -70,7 +70,7 @@ def join_deciding(settings: Settings, guarded: GuardedRedis, nats: NatsLink, tra
             queue_max=settings.bid_queue_max,
             wait_s=settings.bid_wait_max_ms / 1000,
             standing_s=settings.bid_wait_standing_ms / 1000,
-            core_clock=wanted_core_s,
+            core_clock=WantedCore(),
         ),
         resolve_s=settings.resolve_ms / 1000,
         on_outbox=relay.notice,

@@ -39,7 +39,9 @@ _SHORT: Final = 0.5
 _ALWAYS_SHORT: Final = 64
 """And if it has so few bids."""
 _LONG: Final = 0.25
-"""What part of the time a flush may take before it shows what can be decided, though it is not full."""
+"""What part of the time a flush may take before it shows what can be decided, though it is not over."""
+_PAUSE_S: Final = 0.025
+"""If no bid comes for longer, it may be that the gateway stood still, and not the flush."""
 
 
 class QueueBound:
@@ -48,8 +50,9 @@ class QueueBound:
     A bid waits for those that are in flight, and for those before it. So together they may be as many as are decided in
     ``wait_s``, or in ``standing_s`` if it is a standing queue, at the rate of the last flushes. What a quick flush of
     few bids shows is not what Redis can do but what it was asked for, so such a flush can only raise the rate. A flush
-    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet. Afterwards
-    it counts unless it had very few.
+    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet. A gateway
+    that stood still itself, as a suspended process does, reads the bids that came meanwhile before it hears that its
+    flush was over long ago. So while no bid comes a flush grows no older.
 
     Attributes:
         rate: bids decided in a second, as far as the flushes tell; infinite where they do not yet.
@@ -81,6 +84,9 @@ class QueueBound:
         self._in_flight = 0
         self._is_full_flush = False
         self._since_s = 0.0
+        # How old the flush in flight is, and when that was looked at.
+        self._age_s = 0.0
+        self._looked_s = 0.0
         # Bids and seconds of the last flushes that count. Without any, no rate is known.
         self._flushes: deque[tuple[int, float]] = deque(maxlen=_KEPT)
         self.rate = math.inf
@@ -101,6 +107,10 @@ class QueueBound:
         if not waiting and not self._in_flight and self._long_since_s < math.inf:
             # The first one after a silence, in which no flush could show that the queue was empty.
             self._look_whether_it_stands(0, self._clock())
+        if self._in_flight:
+            now_s = self._clock()
+            self._age_s += min(now_s - self._looked_s, _PAUSE_S)
+            self._looked_s = now_s
         if waiting < self._always:
             return True
         if waiting < self.waiting_max and self._is_soon_over(waiting):
@@ -112,14 +122,15 @@ class QueueBound:
         """Whether the flush that is in flight, and so many, are decided in the time."""
         if not self._in_flight:
             return True
-        took_s = self._clock() - self._since_s
+        took_s = self._age_s
         return took_s < self._long_s or waiting + self._in_flight < self._in_flight / took_s * self._most_s
 
     def taken(self, bids: int, left: int) -> None:
         """A flush of so many was taken, and so many go on waiting."""
         self._in_flight = bids
         self._is_full_flush = bids >= _FULL or left > 0
-        self._since_s = self._clock()
+        self._since_s = self._looked_s = self._clock()
+        self._age_s = 0.0
         if self._has_two_bounds:
             self._look_whether_it_stands(bids + left, self._since_s)
         self._bind()
@@ -159,10 +170,11 @@ class QueueBound:
         self._bind()
 
     def _shows_the_rate(self, took_s: float, *, is_decided: bool) -> bool:
-        if took_s >= self._long_s and (self._is_full_flush or self._in_flight > _ALWAYS_SHORT):
-            return True  # a stall with few bids in flight tells nothing of more of them
-        # What fails at once would show a rate that nobody can decide.
-        return is_decided and (self._is_full_flush or self._in_flight / took_s > self.rate)
+        if self._is_full_flush:
+            # What fails at once would show a rate that nobody can decide.
+            return is_decided or took_s >= self._long_s
+        # A stall tells nothing of a flush with more bids in it. If it is none, the next flush will be full.
+        return is_decided and self._in_flight / took_s > self.rate
 
     def _let_wait(self, most_s: float, always: int) -> None:
         self._most_s = most_s

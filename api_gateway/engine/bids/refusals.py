@@ -42,26 +42,31 @@ Tell = Callable[[], bool]
 """Tells a client, and returns whether it was still there."""
 
 
-def wanted_core_s() -> float:
-    """Seconds for which this thread has run, or waited for a core. Where the system does not say how long it waited,
-    those for which it has run."""
-    waited_ns = 0
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        # Linux: nanoseconds on a core, nanoseconds of waiting for one, and how often it got one.
-        waited_ns = int(Path("/proc/thread-self/schedstat").read_bytes().split()[1])
-    return time.thread_time() + waited_ns / 1e9
+class WantedCore:
+    """A clock of seconds for which the thread that asks has run, or waited for a core. Where the system does not say
+    how long it waited, those for which it has run."""
+
+    def __init__(self) -> None:
+        self._waited_ns = 0
+
+    def __call__(self) -> float:
+        # While too many files are open, what it said last holds. Without it the clock would go back by hours.
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # Linux: nanoseconds on a core, nanoseconds of waiting for one, and how often it got one.
+            self._waited_ns = int(Path("/proc/thread-self/schedstat").read_bytes().split()[1])
+        return time.thread_time() + self._waited_ns / 1e9
 
 
 class Refusals:
     """Those that were told since the last flush, and those that wait."""
 
     def __init__(
-        self, *, clock: Callable[[], float] = time.monotonic, core_clock: Callable[[], float] = wanted_core_s
+        self, *, clock: Callable[[], float] = time.monotonic, core_clock: Callable[[], float] | None = None
     ) -> None:
-        """``core_clock``: as :func:`wanted_core_s`."""
+        """``core_clock``: as :class:`WantedCore`."""
         self._clock = clock
-        self._core_clock = core_clock
-        self._looked_at = (clock(), core_clock())
+        self._core_clock = core_clock or WantedCore()
+        self._looked_at = (clock(), self._core_clock())
         self._at_once = AT_ONCE_BUSY
         self._told = 0
         self._waiting: deque[Tell] = deque()

@@ -178,6 +178,11 @@ class DirectHttpProtocol(BoundedHttpProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # A request may wait for its answer for longer than its connection lasts, and these do not count as connections.
+        self.headers = []
+        cycle: object = self.cycle
+        if isinstance(cycle, DirectRequest):
+            cycle.body, cycle.headers = b"", _NO_HEADERS
         # A circle of references would keep the connection and its last request until the garbage is collected.
         self.cycle = None  # type: ignore[assignment]
 

@@ -140,8 +140,10 @@ async def by_asgi(
     ends: bool = True,
     headers: Sequence[tuple[bytes, bytes]] = (),
     sent: list[Any] | None = None,
+    leaves: asyncio.Event | None = None,
 ) -> list[int]:
-    """The statuses of the answers; ``sent`` gets all messages."""
+    """The statuses of the answers; ``sent`` gets all messages. The client goes after its body, or when ``leaves`` is
+    set."""
     size = -(-len(body) // pieces)
     parts = [body[at : at + size] for at in range(0, len(body), size)]
     messages: list[Any] = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
@@ -150,6 +152,8 @@ async def by_asgi(
     sent = [] if sent is None else sent
 
     async def receive() -> Any:
+        if len(messages) == 1 and leaves is not None:
+            await leaves.wait()
         return messages.pop(0)
 
     async def send(message: Any) -> None:
@@ -261,30 +265,37 @@ async def test_without_asgi_or_with_it_a_refusal_waits_until_it_may_be_told() ->
     """Whoever sends in chunks, or many requests at once, would else be told more often than bids are decided."""
     gateway = Gateway(ACCEPTED, full=True)
     gateway.waits = True
-    answered = asyncio.create_task(by_asgi(gateway, BODY))
+    leaves = asyncio.Event()
+    answered = asyncio.create_task(by_asgi(gateway, BODY, leaves=leaves))
     await eventually(lambda: bool(gateway.refused) or answered.done())
     assert not answered.done()
     tell = gateway.refused.pop()
     assert tell()
     assert await asyncio.wait_for(answered, 30) == [503]
 
-    given_up = asyncio.create_task(by_asgi(gateway, BODY))
+    given_up = asyncio.create_task(by_asgi(gateway, BODY, leaves=leaves))
     await eventually(lambda: bool(gateway.refused))
     given_up.cancel()
     await asyncio.wait([given_up])
     assert not gateway.refused.pop()(), "nobody waits"
 
+    gone = asyncio.create_task(by_asgi(gateway, BODY, leaves=leaves))
+    await eventually(lambda: bool(gateway.refused))
+    leaves.set()
+    assert await asyncio.wait_for(gone, 30) == []
+    assert not gateway.refused.pop()(), "its client takes nobody's place"
+
 
 async def test_who_has_gone_is_not_told() -> None:
     gateway = Gateway(ACCEPTED, full=True)
     gateway.waits = True
-    request = Request(gateway, BODY, [])
+    request = Request(gateway, BODY, [(b"x-long", b"x" * 1_000)])
     endpoint = DirectRoad().find(b"POST", request.target)
     assert endpoint is not None
     assert endpoint.begin is not None
     endpoint.begin(cast(Any, request))
     endpoint.answer(cast(Any, request))
-    assert request.body == b"", "nobody reads it, and it may wait"
+    assert (request.body, request.headers) == (b"", {}), "nobody reads them, and they may wait"
     request.is_gone = True
     assert not gateway.refused.pop()()
 

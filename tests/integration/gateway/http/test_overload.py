@@ -206,3 +206,48 @@ async def test_whoever_waits_for_a_refusal_gets_it(start_stack: StackFactory) ->
         await asyncio.wait_for(asyncio.gather(*(answered(reader, 1) for reader, _ in clients)), 60)
         stack.kill("redis", signal.SIGCONT)
         assert [(await one).status_code for one in taken] == [201, 201]
+
+
+async def test_a_gateway_that_was_suspended_takes_what_came_meanwhile(start_stack: StackFactory) -> None:
+    """It reads all of it before it hears that the flush that was in flight is over, and that one looks like a long
+    one."""
+    env = {"AUTH_MODE": "open", "GATEWAY_CONNECTIONS_PER_ADDRESS_MAX": "0", "GATEWAY_ADDRESS_RATE_MAX": "0"}
+    stack = await start_stack(services=(API_GATEWAY,), env=env | {"GATEWAY_CALLER_RATE_MAX": "0"})
+    url = httpx.URL(stack.urls.gateway_url)
+    async with httpx.AsyncClient(base_url=url, timeout=120) as http, contextlib.AsyncExitStack() as ends:
+
+        async def figure(name: str) -> float:
+            lines = [line.split() for line in (await http.get("/metrics")).text.splitlines()]
+            return next(float(line[1]) for line in lines if line and line[0] == name)
+
+        async def bid(amount: float) -> httpx.Response:
+            return await http.post("/api/v1/items/paused/bid", json={"user_id": "ada", "amount": amount})
+
+        opened = await http.post("/api/v1/items", json={"id": "paused", "name": "Lamp", "start_price": 1})
+        assert opened.status_code == 201, opened.text
+        assert (await bid(1)).status_code == 201
+        clients = []
+        for _ in range(3 * ALWAYS_MAX):
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            ends.callback(writer.close)
+            clients.append((reader, writer))
+        flushes = await figure("bidding_flushes_total")
+        stack.kill("redis", signal.SIGSTOP)
+        in_flight = asyncio.create_task(bid(2))
+
+        async def is_in_flight() -> bool:
+            return await figure("bidding_flushes_total") > flushes
+
+        await eventually(is_in_flight, "the flush", seconds=60)
+        stack.kill(API_GATEWAY, signal.SIGSTOP)
+        stack.kill("redis", signal.SIGCONT)
+        for number, (_, writer) in enumerate(clients):
+            body = b'{"user_id":"bob","amount":%d}' % (number + 3)
+            writer.write(b"POST /api/v1/items/paused/bid HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n" % len(body))
+            writer.write(b"content-type: application/json\r\n\r\n" + body)
+        await asyncio.sleep(0.5)
+        stack.kill(API_GATEWAY, signal.SIGCONT)
+        assert (await in_flight).status_code == 201
+        heads = await asyncio.gather(*(asyncio.wait_for(reader.readline(), 60) for reader, _ in clients))
+        assert [head.split()[1] for head in heads].count(b"503") == 0
+        assert await figure("bidding_bids_shed_total") == 0

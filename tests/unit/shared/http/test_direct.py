@@ -192,6 +192,19 @@ async def test_an_answer_for_nobody_is_dropped() -> None:
     assert service.given[0].disconnected
 
 
+async def test_of_a_request_whose_client_has_gone_the_head_does_not_stay() -> None:
+    """Some wait for their turn to be answered, in bounded number. A head is the most that a client can make of one."""
+    service = Service()
+    async with connected(service) as (_, writer, connections):
+        writer.write(request(b"X-Long: " + b"x" * 500))
+        await eventually(lambda: bool(service.given))
+        writer.transport.abort()
+        await eventually(lambda: not connections)
+        (one,) = service.given
+        assert one.is_gone
+        assert (one.body, dict(one.headers), one._protocol.headers) == (b"", {}, [])
+
+
 async def test_of_a_closed_connection_nothing_stays() -> None:
     """Not until the garbage is collected, which is seldom here."""
     service = Service(at_once)

@@ -39,6 +39,20 @@ def test_bids_wait_while_a_flush_is_in_flight_and_go_together() -> None:
     assert queue.take() == [[waiting[0], waiting[2]], [waiting[1]]]
 
 
+def test_the_bound_is_told_how_many_are_in_flight_and_how_many_go_on_waiting() -> None:
+    taken: list[tuple[int, int]] = []
+
+    class Bound(QueueBound):
+        def taken(self, bids: int, left: int) -> None:
+            taken.append((bids, left))
+
+    queue = Batcher(Bound(queue_max=10_000, wait_s=0))
+    for number in range(BIDS_PER_CALL_MAX + 7):
+        queue.offer(bid("a", number))
+    queue.take()
+    assert taken == [(BIDS_PER_CALL_MAX, 7)]
+
+
 def test_the_queue_is_bounded() -> None:
     queue = batcher(2)
     assert [queue.offer(bid("a", number)) for number in range(3)] == [True, True, False]

@@ -76,6 +76,32 @@ async def test_who_waits_for_a_refusal_is_told_after_the_flush_or_when_the_gatew
     assert len(told) == AT_ONCE_BUSY + AT_ONCE_IDLE + 201
 
 
+async def test_a_gateway_that_ends_tells_everybody_without_waiting_for_a_flush() -> None:
+    bench = Bench(FakeScripts())
+    told: list[int] = []
+    for number in range(3 * AT_ONCE_IDLE):
+        bench.committer.refusals.add(tells(told, number))
+    assert len(bench.committer.refusals) > 0
+    await bench.committer.close()
+    bench.committer.refusals.add(tells(told, 3 * AT_ONCE_IDLE))
+    assert told == list(range(3 * AT_ONCE_IDLE + 1))
+    await bench.stop()
+
+
+async def test_as_many_refusals_are_told_as_go_with_the_bids_of_a_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(FakeScripts([Decided([REFUSED] * 3, 0, 0, LINEAGE)], Unavailable("away")))
+    flushed: list[int] = []
+    monkeypatch.setattr(bench.committer.refusals, "flushed", flushed.append)
+    for bids in (3, 2):
+        placed = [bid(f"{bids}-{number}") for number in range(bids)]
+        for one in placed:
+            bench.committer.place(one)
+        await asyncio.gather(*(one.verdict for one in placed), return_exceptions=True)
+    await eventually(lambda: len(flushed) == 2)
+    assert flushed == [3, 2]
+    await bench.stop()
+
+
 async def test_a_full_queue_sheds_at_once() -> None:
     scripts = FakeScripts([Decided([REFUSED], 0, 0, LINEAGE)])
     scripts.gate.clear()

@@ -36,6 +36,24 @@ class World:
         self.now_s += bids / rate
         self.bound.done(is_decided=is_decided)
 
+    def hang(self, seconds: float) -> None:
+        """Nothing is heard of the flush that is in flight, while bids come."""
+        until_s = self.now_s + seconds
+        for _ in range(1_000):
+            self.now_s += seconds / 1_000
+            self.bound.admits(0)
+        self.now_s = until_s
+
+    def come(self, bids: int, waiting: int = 0) -> int:
+        """So many bids come at one moment. Returns how many are refused."""
+        refused = 0
+        for _ in range(bids):
+            if self.bound.admits(waiting):
+                waiting += 1
+            else:
+                refused += 1
+        return refused
+
 
 def test_before_anything_is_known_only_the_hard_bound_holds() -> None:
     world = World()
@@ -93,9 +111,9 @@ def test_a_single_stall_says_nothing_of_the_next_flush() -> None:
     world = World()
     for _ in range(5):
         world.flush(1_000, rate=20_000)
-    world.flush(100, rate=200)
+    world.flush(300, rate=200)
     assert abs(world.bound.rate - 20_000) < 1
-    world.flush(100, rate=200)
+    world.flush(300, rate=200)
     assert world.bound.rate < 10_000, "two of the last four do"
 
 
@@ -105,6 +123,26 @@ def test_a_stall_with_few_bids_tells_nothing_once_it_is_over() -> None:
     world.flush(3, rate=1)
     for _ in range(10):
         world.flush(1, rate=500)
+    assert world.bound.waiting_max == QUEUE_MAX
+
+
+@pytest.mark.parametrize("in_flight", [65, 255])
+def test_stalls_of_which_one_is_long_ago_tell_nothing_of_the_next_flush(in_flight: int) -> None:
+    """Flushes that are neither full nor quicker than the others are not remembered, so a stall of last week would be
+    one of the last four."""
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    for _ in range(4):
+        for _ in range(100):
+            world.flush(in_flight, rate=9_000)
+        world.flush(in_flight, rate=in_flight / 0.5)
+        assert world.bound.rate > 9_000
+
+
+def test_the_first_stall_of_a_quiet_gateway_is_not_its_rate() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    world.flush(100, rate=200)
     assert world.bound.waiting_max == QUEUE_MAX
 
 
@@ -119,6 +157,42 @@ def test_a_flush_of_which_nothing_was_decided_is_not_a_quick_one() -> None:
     for _ in range(5):
         world.flush(300, rate=100, is_decided=False)
     assert world.bound.rate < 110, "one that was waited for shows that nothing is decided"
+
+
+@pytest.mark.parametrize("paused_s", [0.3, 1.0, 30.0])
+@pytest.mark.parametrize("in_flight", [1, 50, 300])
+def test_a_gateway_that_was_suspended_takes_what_came_meanwhile(paused_s: float, in_flight: int) -> None:
+    """It reads all of these before it hears that Redis has answered long ago: a suspended process, a machine that moved
+    to another host."""
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    world.bound.taken(in_flight, 0)
+    world.come(10)
+    world.now_s += paused_s
+    assert world.come(5_000) == 0
+
+
+def test_a_suspended_gateway_soon_sees_that_redis_hangs_too() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    world.bound.taken(50, 0)
+    world.now_s += 1.0
+    world.hang(0.25)
+    assert world.come(600) == 600 - ALWAYS_MAX
+
+
+def test_a_flush_is_not_as_old_as_the_one_before() -> None:
+    world = World(wait_s=1.0, standing_s=0.15)
+    for _ in range(5):
+        world.flush(300, rate=10_000)
+    world.bound.taken(50, 0)
+    world.hang(1.0)
+    assert world.come(600) == 600 - ALWAYS_MAX
+    world.bound.done()
+    world.bound.taken(50, 0)
+    assert world.come(5_000) == 0
 
 
 def test_when_redis_is_quick_again_small_flushes_show_it() -> None:
@@ -161,6 +235,13 @@ def test_where_the_gateways_own_core_has_no_time_the_bound_stays(busy: float, is
     world.busy = busy
     long_queue(world, seconds=3 * INTERVAL_S)
     assert abs(world.bound.waiting_max - 10_000 * (STANDING_S if is_lower else WAIT_S)) <= 1
+
+
+def test_what_the_core_did_before_the_queue_was_long_does_not_count() -> None:
+    world = World(standing_s=STANDING_S)
+    world.busy, world.began_s = 0.5, world.now_s - 3_600
+    long_queue(world, seconds=1.5 * INTERVAL_S)
+    assert abs(world.bound.waiting_max - 10_000 * STANDING_S) <= 1
 
 
 def test_it_is_looked_again_whose_time_is_short() -> None:
@@ -252,9 +333,27 @@ def test_where_little_is_decided_fewer_always_may_wait_in_a_standing_queue() -> 
     long_queue(world, seconds=5, rate=1_000)
     assert world.bound.waiting_max == STANDING_MAX
     world.bound.taken(256, 0)
-    world.now_s += 60
+    world.hang(60)
     assert world.bound.admits(STANDING_MAX - 1)
     assert not world.bound.admits(STANDING_MAX)
+
+
+def test_few_bids_are_no_long_queue_however_slowly_they_are_decided() -> None:
+    world = World(standing_s=STANDING_S)
+    world.flush(300, rate=300)
+    for _ in range(20):
+        world.flush(64, rate=300)
+    assert world.bound.waiting_max == ALWAYS_MAX
+    for _ in range(20):
+        world.flush(65, rate=300)
+    assert world.bound.waiting_max == STANDING_MAX
+
+
+@pytest.mark.parametrize("standing_s", [0.0, WAIT_S])
+def test_without_a_bound_of_its_own_a_standing_queue_may_have_as_many_as_any(standing_s: float) -> None:
+    world = World(standing_s=standing_s)
+    long_queue(world, seconds=20, rate=1_000)
+    assert world.bound.waiting_max == ALWAYS_MAX
 
 
 def test_a_bound_of_a_standing_queue_that_is_no_lower_is_none() -> None:
@@ -279,7 +378,7 @@ def test_what_one_request_brings_always_may_wait() -> None:
     world = World()
     world.flush(2_000, rate=10)
     world.bound.taken(256, 0)
-    world.now_s += 60
+    world.hang(60)
     assert world.bound.admits(ALWAYS_MAX - 1)
     assert not world.bound.admits(ALWAYS_MAX)
     assert ALWAYS_MAX >= BATCH_MAX, "an idle gateway takes every batch whole"
@@ -289,10 +388,10 @@ def test_while_a_flush_stands_still_no_queue_builds_up() -> None:
     world = World()
     world.flush(1_000, rate=30_000)
     world.bound.taken(1_000, 0)
-    world.now_s += WAIT_S / 2
+    world.hang(WAIT_S / 2)
     assert world.bound.admits(990), "it may be half of what is decided in the time"
     assert not world.bound.admits(1_010)
-    world.now_s += WAIT_S / 2
+    world.hang(WAIT_S / 2)
     assert not world.bound.admits(ALWAYS_MAX)
     world.bound.done()
     world.now_s += 60
@@ -304,7 +403,7 @@ def test_of_a_standing_queue_it_counts_by_the_lower_bound() -> None:
     long_queue(world, seconds=2 * INTERVAL_S, rate=20_000)
     world.bound.taken(1_000, 1_000)
     assert world.bound.admits(1_990)
-    world.now_s += 0.1
+    world.hang(0.1)
     assert world.bound.admits(490), "1,000 in flight for 100 ms are a rate of 10,000"
     assert not world.bound.admits(510)
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from api_gateway.engine.bids import refusals as module
-from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE, Refusals, Tell, wanted_core_s
+from api_gateway.engine.bids.refusals import AT_ONCE_BUSY, AT_ONCE_IDLE, Refusals, Tell, WantedCore
 from tests.waiting import eventually
 
 
@@ -73,6 +77,16 @@ async def test_while_it_has_time_to_spare_many_are_told() -> None:
     assert world.told == list(range(20_000))
 
 
+async def test_what_counts_is_what_the_core_did_last() -> None:
+    """Not on average: a gateway that was idle for an hour has no more time than others once it is busy."""
+    world = World()
+    world.shed(20_000)
+    for _ in range(2):
+        assert world.flush(10, busy=0.0, took_s=3_600) == AT_ONCE_IDLE
+        assert world.flush(10, busy=1.0) == AT_ONCE_BUSY
+    world.refusals.close()
+
+
 async def test_so_many_are_told_in_the_time_of_a_flush_then() -> None:
     world = World()
     world.shed(1)
@@ -108,6 +122,7 @@ def test_a_thread_that_waits_for_a_core_has_no_time_to_spare() -> None:
         pytest.skip("this system does not say how long a thread waited")
     cores = os.sched_getaffinity(0)
     core = {min(cores)}
+    wanted_core_s = WantedCore()
     rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
     try:
         for rival in rivals:
@@ -127,9 +142,39 @@ def test_a_thread_that_waits_for_a_core_has_no_time_to_spare() -> None:
 
 
 def test_a_thread_that_waits_for_something_else_has_time_to_spare() -> None:
+    wanted_core_s = WantedCore()
     began_s, wanted_s = time.monotonic(), wanted_core_s()
     time.sleep(0.5)
     assert wanted_core_s() - wanted_s < 0.5 * (time.monotonic() - began_s)
+
+
+def test_a_moment_in_which_no_file_can_be_opened_is_no_sign_of_an_idle_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With too many open files the thread would have waited for no core since it began: less than a moment ago."""
+    waited_s = 500.0
+
+    def read(path: Path) -> bytes:
+        if waited_s < 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return b"%d %d 7" % (0, waited_s * 1e9)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    wanted_core_s = WantedCore()
+    before_s = wanted_core_s()
+    assert before_s >= 500
+    waited_s = -1
+    assert wanted_core_s() >= before_s
+    waited_s = 501
+    assert wanted_core_s() >= before_s + 1
+
+
+def test_where_the_system_does_not_say_how_long_a_thread_waited_it_is_what_it_ran(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(path: Path) -> bytes:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert WantedCore()() <= time.thread_time()
 
 
 async def test_they_are_told_when_no_flush_ends() -> None:
@@ -138,6 +183,23 @@ async def test_they_are_told_when_no_flush_ends() -> None:
     assert len(world.told) == AT_ONCE_BUSY
     await eventually(lambda: len(world.told) == 4 * AT_ONCE_BUSY)
     assert world.told == list(range(4 * AT_ONCE_BUSY))
+
+
+async def test_however_many_wait_there_is_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of them would make some be told, and all together all at once."""
+    timers: list[SimpleNamespace] = []
+
+    def call_later(_: float, tell: Callable[[int], None], most: int) -> SimpleNamespace:
+        timers.append(SimpleNamespace(tell=partial(tell, most), cancel=lambda: None))
+        return timers[-1]
+
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: SimpleNamespace(call_later=call_later))
+    world = World()
+    world.shed(4 * AT_ONCE_BUSY)
+    assert len(timers) == 1
+    timers.pop().tell()
+    assert (len(world.told), len(timers)) == (2 * AT_ONCE_BUSY, 1)
+    world.refusals.close()
 
 
 async def test_after_a_flush_they_wait_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
