@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from socketserver import BaseServer
 from typing import Literal
 
 from infrastructure.local.servers.ports import HOST
@@ -15,6 +17,20 @@ _CHUNK_BYTES = 65_536
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Way = Literal["requests", "answers"]
 Treatment = Callable[[Way, bytes], Awaitable[bytes]]
+
+
+@contextlib.contextmanager
+def served_by_thread(server: BaseServer) -> Iterator[None]:
+    """Let a server of the standard library answer until the block ends; then it is closed. By default it would look
+    only twice a second whether it is to end."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextlib.asynccontextmanager

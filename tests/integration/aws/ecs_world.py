@@ -24,6 +24,7 @@ import pytest
 from infrastructure.deploy.alarms import ROLLBACK_ALARMS
 from infrastructure.local.servers.ports import HOST, free_ports
 from tests.integration.aws.aws_world import REGION
+from tests.tcp import served_by_thread
 
 ACCOUNT: Final = "123456789012"
 NAME: Final = "bidding-dev"
@@ -270,17 +271,14 @@ def _running_world() -> Iterator[tuple[EcsWorld, str, str]]:
         endpoint = f"http://{HOST}:{aws}"
         world = EcsWorld(endpoint)
         web = ThreadingHTTPServer((HOST, platform), _handler_of(world))
-        threads = [threading.Thread(target=run, daemon=True) for run in (world.run, web.serve_forever)]
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=world.run, daemon=True)
+        thread.start()
         try:
-            yield world, endpoint, f"http://{HOST}:{platform}"
+            with served_by_thread(web):
+                yield world, endpoint, f"http://{HOST}:{platform}"
         finally:
             world.end()
-            web.shutdown()
-            web.server_close()
-            for thread in threads:
-                thread.join()
+            thread.join()
     finally:
         urllib.request.urlopen(f"http://{HOST}:{aws}/moto-api/reset", data=b"", timeout=10).close()
         server.stop()

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from infrastructure.local.cache_nodes import FRONT_END, cache_specs, node_names,
 from infrastructure.local.servers.ports import Ports
 from infrastructure.local.stack import Stack
 from infrastructure.local.state import ProcessRecord, RunRecord, own_record, run_path
+from tests.tcp import served_by_thread
 
 PORTS = Ports(cache=9_900, cache_node=8_500)
 
@@ -109,14 +109,8 @@ def answering(stats: dict[str, Any]) -> Iterator[str]:
             return
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with served_by_thread(server):
         yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def run(folder: Path, addresses: dict[str, str], *arguments: str) -> tuple[int, str]:

@@ -7,7 +7,6 @@ import re
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,6 +21,7 @@ from infrastructure.docker.programs import PROGRAMS
 from infrastructure.local.servers.binaries import find_postgres
 from infrastructure.local.servers.ports import free_ports
 from shared.aws.credentials import local_secrets
+from tests.tcp import served_by_thread
 
 ROOT = Path(__file__).parents[4]
 SERVICES = [name for name, program in PROGRAMS.items() if program.port]
@@ -115,14 +115,8 @@ def service(status: int) -> Iterator[int]:
             return
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with served_by_thread(server):
         yield server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def test_alive_and_ready_are_two_questions() -> None:

@@ -8,12 +8,12 @@ import contextlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from infrastructure.local.servers.ports import HOST
 from load_tests.generator.driver import LOCUSTFILE, SCENARIOS
+from tests.tcp import served_by_thread
 
 
 def test_locust_finds_the_user_class_and_its_options() -> None:
@@ -92,11 +92,6 @@ def _server(location: str | None) -> Iterator[tuple[str, list[str]]]:
         def log_message(self, format: str, *args: object) -> None:
             return
 
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://{HOST}:{server.server_port}", came
-        finally:
-            server.shutdown()
-            thread.join()
+    server = ThreadingHTTPServer((HOST, 0), Handler)
+    with served_by_thread(server):
+        yield f"http://{HOST}:{server.server_port}", came
