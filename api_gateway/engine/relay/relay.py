@@ -382,7 +382,9 @@ class Relay:
             crash_point("relay.advanced")
         errors = {shard: answer for shard, answer in answers.items() if isinstance(answer, Exception)}
         turns = {shard: answer for shard, answer in answers.items() if not isinstance(answer, Exception)}
-        self._resting.succeeded(turns)
+        # Not where there is more to do: Redis may let a shard be read and not written, when its disk is full, and then
+        # each try would be the first one.
+        self._resting.succeeded([shard for shard, turn in turns.items() if shard in advances or not turn.entries])
         self._let_rest(errors)
         for shard, advance in advances.items():
             if (turn := turns.get(shard)) is None:

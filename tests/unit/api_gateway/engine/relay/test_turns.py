@@ -445,6 +445,30 @@ async def test_a_shard_that_fails_rests_and_is_tried_again() -> None:
     assert all(later - earlier >= 0.005 for earlier, later in itertools.pairwise(tried_s))
 
 
+async def test_a_shard_whose_cursor_cannot_move_rests_longer_and_longer(caplog: pytest.LogCaptureFixture) -> None:
+    """Redis writes nothing because its disk is full, and reads all the same. That its entries can be read is no
+    success: after the first pause they would be published again and again."""
+    bench = Bench(1, backoff_max_s=0.4)
+    turn, is_full = bench.scripts.turn, True
+    pauses = bench.relay._resting._pauses
+
+    async def fail(advances: Mapping[str, Any], after: Mapping[str, int], **more: Any) -> Any:
+        if SHARD in advances and is_full:
+            return {SHARD: ResponseError("MISCONF Errors writing to the AOF file: No space left on device")}
+        return await turn(advances, after, **more)
+
+    bench.scripts.turn = fail  # type: ignore[method-assign]
+    async with bench.running():
+        await eventually(lambda: bench.relay.health.failures_total == 3)
+        assert pauses[SHARD].failures == 3
+        is_full = False
+        await bench.reached(1)
+        await eventually(lambda: bench.relay.health.last_error is None)
+        assert not pauses
+    assert bench.moves == [(OURS, 1)]
+    assert len([record for record in caplog.records if "MISCONF" in record.message]) == 1
+
+
 async def test_a_shard_with_a_foreign_message_is_closed_whatever_another_one_fails_with() -> None:
     bench = Bench(1, 2)
     bench.stream.answers = [PubAck(1), PubAck(7, duplicate=True)]
