@@ -101,6 +101,18 @@ def test_small_flushes_do_not_show_what_could_be_decided() -> None:
     assert world.bound.waiting_max == before
 
 
+def test_a_small_flush_that_is_quick_lowers_no_rate() -> None:
+    """It counts, and so an older and larger one no longer does."""
+    world = World()
+    for bids, rate in ((4_000, 40_000), (256, 5_000), (256, 5_000), (256, 2_500)):
+        world.flush(bids, rate=rate)
+    before = world.bound.rate
+    world.flush(200, rate=2 * before)
+    assert world.bound.rate >= before
+    world.flush(256, rate=1_000)
+    assert world.bound.rate < before, "a full one may"
+
+
 def test_a_small_flush_that_leaves_bids_behind_shows_it() -> None:
     world = World()
     world.flush(100, rate=5_000, left=50)
