@@ -400,13 +400,13 @@ class Relay:
         return turns
 
     def _let_rest(self, errors: Mapping[str, Exception]) -> None:
-        """Try these shards again after a pause of their own. They are told of when one more begins to fail."""
+        """Try these shards again after a pause of their own. Each is told of when it begins to fail."""
         if not errors:
             return
         self._dirty.update(errors)
         self.health.failures_total += 1
-        if self._resting.failed(errors):
-            logger.warning("relay: %s", self._resting.text)
+        if (text := self._resting.failed(errors)) is not None:
+            logger.warning("relay: %s", text)
 
     async def _stop(self, published: InFlight) -> None:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is
