@@ -434,6 +434,49 @@ async def test_a_shard_that_fails_rests_and_is_tried_again(caplog: pytest.LogCap
     assert len([record for record in caplog.records if "no entry" in record.message]) == 1
 
 
+async def test_a_shard_that_failed_and_has_nothing_new_is_well_again() -> None:
+    """No look at all shards finds it, and nobody notices it: else it would be told of for ever."""
+    bench = Bench()
+    turn, is_broken = bench.scripts.turn, True
+
+    async def fail(advances: Mapping[str, Any], after: Mapping[str, int], **more: Any) -> Any:
+        return {SHARD: ResponseError("BUSY")} if is_broken else await turn(advances, after, **more)
+
+    bench.scripts.turn = fail  # type: ignore[method-assign]
+    async with bench.running():
+        await eventually(lambda: bench.relay.health.last_error == f"shard {SHARD}: ResponseError: BUSY")
+        is_broken = False
+        await eventually(lambda: bench.relay.health.last_error is None)
+
+
+async def test_a_shard_that_failed_and_is_never_idle_is_well_again_once_its_cursor_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(relay_module, "_CHECK_STREAM_EVERY_S", 600.0)
+    bench = Bench(1)
+    turn, failures = bench.scripts.turn, 1
+    told: list[str | None] = []
+
+    def grow() -> None:
+        bench.redis.entries.append(len(bench.redis.entries) + 1)
+        bench.relay.notice(SHARD)
+        told.append(bench.relay.health.last_error)
+
+    async def fail(advances: Mapping[str, Any], after: Mapping[str, int], **more: Any) -> Any:
+        nonlocal failures
+        await asyncio.sleep(0)
+        if failures and SHARD in after:
+            failures -= 1
+            return {SHARD: ResponseError("BUSY")}
+        return await turn(advances, after, **more)
+
+    bench.scripts.turn = fail  # type: ignore[method-assign]
+    bench.stream.on_publish = grow
+    async with bench.running():
+        await eventually(lambda: None in told)
+    assert told[0] is not None
+
+
 async def test_a_shard_whose_cursor_cannot_move_rests_longer_and_longer(caplog: pytest.LogCaptureFixture) -> None:
     """Redis writes nothing because its disk is full, and reads all the same. That its entries can be read is no
     success: after the first pause they would be published again and again."""
