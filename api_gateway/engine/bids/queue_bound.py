@@ -165,7 +165,9 @@ class QueueBound:
             self._flushes.append((self._in_flight, took_s))
             counted = sorted(self._flushes, key=itemgetter(1))[: max(1, len(self._flushes) - 1)]
             bids, seconds = map(sum, zip(*counted, strict=True))
-            self.rate = bids / seconds
+            # One that is not full counts because it was quick, but it may stand in the place of a larger one.
+            least = 0.0 if self._is_full_flush else self.rate
+            self.rate = max(bids / seconds, least)
         self._in_flight = 0
         self._bind()
 

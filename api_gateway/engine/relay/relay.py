@@ -382,7 +382,9 @@ class Relay:
             crash_point("relay.advanced")
         errors = {shard: answer for shard, answer in answers.items() if isinstance(answer, Exception)}
         turns = {shard: answer for shard, answer in answers.items() if not isinstance(answer, Exception)}
-        self._resting.succeeded(turns)
+        # Not where there is more to do: Redis may let a shard be read and not written, when its disk is full, and then
+        # each try would be the first one.
+        self._resting.succeeded([shard for shard, turn in turns.items() if shard in advances or not turn.entries])
         self._let_rest(errors)
         for shard, advance in advances.items():
             if (turn := turns.get(shard)) is None:
@@ -398,13 +400,13 @@ class Relay:
         return turns
 
     def _let_rest(self, errors: Mapping[str, Exception]) -> None:
-        """Try these shards again after a pause of their own. They are told of when one more begins to fail."""
+        """Try these shards again after a pause of their own. Each is told of when it begins to fail."""
         if not errors:
             return
         self._dirty.update(errors)
         self.health.failures_total += 1
-        if self._resting.failed(errors):
-            logger.warning("relay: %s", self._resting.text)
+        if (text := self._resting.failed(errors)) is not None:
+            logger.warning("relay: %s", text)
 
     async def _stop(self, published: InFlight) -> None:
         """Close the shard: there are two different entries under one number, and this relay cannot tell which one is

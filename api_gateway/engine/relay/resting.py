@@ -31,21 +31,17 @@ class RestingShards:
     def text(self) -> str | None:
         """What is wrong with those that have not succeeded since, whether their pause is over or not; None where there
         are none."""
-        if not self._errors:
-            return None
-        shard, error = next(iter(self._errors.items()))
-        others = f"; {len(self._errors) - 1} more fail, too" if len(self._errors) > 1 else ""
-        return f"shard {shard}: {type(error).__name__}: {error}{others}"
+        return _text_of(self._errors)
 
-    def failed(self, errors: Mapping[str, Exception]) -> bool:
-        """Let these shards rest; returns whether one of them had not failed before."""
+    def failed(self, errors: Mapping[str, Exception]) -> str | None:
+        """Let these shards rest. Returns what is wrong with those that had not failed before; None where all had."""
         now_s = self._clock()
-        is_new = not errors.keys() <= self._until_s.keys()
+        told = _text_of({shard: error for shard, error in errors.items() if shard not in self._errors})
         for shard, error in errors.items():
             self._errors[shard] = error
             pause = self._pauses.setdefault(shard, Backoff(first_s=self._first_s, most_s=self._most_s))
             self._until_s[shard] = now_s + pause.failed()
-        return is_new
+        return told
 
     def succeeded(self, shards: Collection[str]) -> None:
         """These shards need no rest any more: they did what was asked of them, or are no longer ours."""
@@ -59,3 +55,11 @@ class RestingShards:
     def is_resting(self, shard: str) -> bool:
         """Whether its pause is not over yet."""
         return bool(self._until_s) and self._until_s.get(shard, 0.0) > self._clock()
+
+
+def _text_of(errors: Mapping[str, Exception]) -> str | None:
+    if not errors:
+        return None
+    shard, error = next(iter(errors.items()))
+    others = f"; {len(errors) - 1} more fail, too" if len(errors) > 1 else ""
+    return f"shard {shard}: {type(error).__name__}: {error}{others}"

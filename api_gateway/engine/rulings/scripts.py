@@ -212,7 +212,8 @@ class RulingScripts:
                 if is_refused_by_redis(answer):
                     raise answer
                 continue
-            members = [member.decode() for member in answer]
+            # What is no text is no ruling's field: it has no value, so there is nothing to spread.
+            members = [member.decode(errors="backslashreplace") for member in answer]
             found[shards[at]] = await self._read_pending(shards[at], members)
         return found
 

@@ -261,6 +261,11 @@ async def test_a_bid_whose_refusal_waits_is_not_placed() -> None:
     assert request.statuses == [503]
 
 
+def _listeners() -> list[asyncio.Task[Any]]:
+    """Those who wait for a client to leave whose refusal waits."""
+    return [task for task in asyncio.all_tasks() if task.get_name() == "shed-bid"]
+
+
 async def test_without_asgi_or_with_it_a_refusal_waits_until_it_may_be_told() -> None:
     """Whoever sends in chunks, or many requests at once, would else be told more often than bids are decided."""
     gateway = Gateway(ACCEPTED, full=True)
@@ -272,11 +277,13 @@ async def test_without_asgi_or_with_it_a_refusal_waits_until_it_may_be_told() ->
     tell = gateway.refused.pop()
     assert tell()
     assert await asyncio.wait_for(answered, 30) == [503]
+    await eventually(lambda: not _listeners())
 
     given_up = asyncio.create_task(by_asgi(gateway, BODY, leaves=leaves))
     await eventually(lambda: bool(gateway.refused))
     given_up.cancel()
     await asyncio.wait([given_up])
+    await eventually(lambda: not _listeners())
     assert not gateway.refused.pop()(), "nobody waits"
 
     gone = asyncio.create_task(by_asgi(gateway, BODY, leaves=leaves))

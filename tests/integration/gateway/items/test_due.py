@@ -113,6 +113,13 @@ async def test_rulings_to_be_spread_are_found_beside_a_shard_that_fails(redis: R
     assert [(shard, [one.field for one in pending]) for shard, pending in found.items()] == [(shards[1], ["ruling"])]
 
 
+async def test_a_ruling_to_be_spread_that_is_no_text_holds_up_no_other_one(redis: Redis, shards: list[str]) -> None:
+    members: dict[Any, Any] = {b"\xff\xfe": LONG_AGO_US, "ruling": LONG_AGO_US + 1}
+    await redis.zadd(spreading_key(shards[0]), members)
+    found = await RulingScripts(redis, ScriptLimits()).pending(shards, count=9)
+    assert [(one.field, one.value) for one in found[shards[0]]] == [("\\xff\\xfe", None), ("ruling", None)]
+
+
 async def test_an_idle_closer_finds_what_becomes_due_within_its_interval(
     redis: Redis, scripts: ItemScripts, shards: list[str]
 ) -> None:

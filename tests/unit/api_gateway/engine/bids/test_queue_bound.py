@@ -101,6 +101,25 @@ def test_small_flushes_do_not_show_what_could_be_decided() -> None:
     assert world.bound.waiting_max == before
 
 
+def test_a_small_flush_that_fails_at_once_is_no_quick_one() -> None:
+    world = World()
+    world.flush(1_000, rate=1_000)
+    world.flush(30, rate=1_000_000, is_decided=False)
+    assert abs(world.bound.rate - 1_000) < 1
+
+
+def test_a_small_flush_that_is_quick_lowers_no_rate() -> None:
+    """It counts, and so an older and larger one no longer does."""
+    world = World()
+    for bids, rate in ((4_000, 40_000), (256, 5_000), (256, 5_000), (256, 2_500)):
+        world.flush(bids, rate=rate)
+    before = world.bound.rate
+    world.flush(200, rate=2 * before)
+    assert world.bound.rate >= before
+    world.flush(256, rate=1_000)
+    assert world.bound.rate < before, "a full one may"
+
+
 def test_a_small_flush_that_leaves_bids_behind_shows_it() -> None:
     world = World()
     world.flush(100, rate=5_000, left=50)
@@ -181,6 +200,17 @@ def test_a_suspended_gateway_soon_sees_that_redis_hangs_too() -> None:
     world.now_s += 1.0
     world.hang(0.25)
     assert world.come(600) == 600 - ALWAYS_MAX
+
+
+def test_a_hanging_redis_is_seen_by_few_bids_a_second_too() -> None:
+    """They come 20 ms apart, which is no sign that the gateway stood still."""
+    world = World()
+    world.flush(1_000, rate=20_000)
+    world.bound.taken(300, 0)
+    for _ in range(int(1.5 * WAIT_S / 0.02)):
+        world.now_s += 0.02
+        world.bound.admits(0)
+    assert not world.bound.admits(ALWAYS_MAX)
 
 
 def test_a_flush_is_not_as_old_as_the_one_before() -> None:

@@ -51,13 +51,13 @@ def test_who_succeeds_begins_with_the_first_pause_again(resting: RestingShards, 
 
 
 def test_it_tells_which_failures_are_new(resting: RestingShards, clock: Clock) -> None:
-    assert resting.failed({"a": ValueError("x")})
-    assert not resting.failed({"a": ValueError("x")})
+    assert resting.failed({"a": ValueError("x")}) == "shard a: ValueError: x"
+    assert resting.failed({"a": ValueError("x")}) is None
     clock.now_s += 60.0
-    assert not resting.failed({"a": ValueError("x")}), "it has not succeeded meanwhile"
-    assert resting.failed({"a": ValueError("x"), "b": ValueError("y")})
+    assert resting.failed({"a": ValueError("x")}) is None, "it has not succeeded meanwhile"
+    assert resting.failed({"a": ValueError("x"), "b": KeyError("y")}) == "shard b: KeyError: 'y'"
     resting.succeeded(["a"])
-    assert resting.failed({"a": ValueError("x")})
+    assert resting.failed({"a": ValueError("x"), "c": ValueError("z")}) == "shard a: ValueError: x; 1 more fail, too"
 
 
 def test_it_tells_what_is_wrong(resting: RestingShards) -> None:
