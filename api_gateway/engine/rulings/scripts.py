@@ -45,7 +45,7 @@ from shared.redis_layout.scripts import Call, Script
 
 OnItem = Literal["approve", "unapprove", "block", "unblock", "limit", "unlimit"]
 OnAll = Literal["approve", "unapprove", "block", "unblock"]
-Outcome = Literal["again", "done", "taken_back", "forgotten"]
+Settlement = Literal["again", "done", "taken_back", "forgotten"]
 
 _LUA: Final = Path(__file__).parent / "lua"
 _TOO_MANY: Final = 9
@@ -233,9 +233,9 @@ class RulingScripts:
             pending.append(Pending(field, text, is_archived, member.startswith(_LATER)))
         return pending
 
-    async def settle(self, shard: str, field: str, value: str, outcome: Outcome) -> None:
+    async def settle(self, shard: str, field: str, value: str, settlement: Settlement) -> None:
         """Note how far a ruling is spread. Raises RedisError, OSError, TimeoutError."""
-        await self._settle.run(self._redis, [rulings_key(shard), spreading_key(shard)], [field, value, outcome])
+        await self._settle.run(self._redis, [rulings_key(shard), spreading_key(shard)], [field, value, settlement])
 
     async def read(self, user_id: str, *, item_id: str | None = None, seller_id: str | None = None) -> Ruled:
         """The rulings on a bidder, at one moment of the shard of the item, or else of the bidder's home.
