@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _DETAIL_MAX: Final = 500
 
 
-class Letters(NamedTuple):
+class DeadLetterCounts(NamedTuple):
     """How many dead letters are not settled; how many of these are clashes (a number was given out twice), and how many
     came after their shard was rebuilt without them."""
 
@@ -421,7 +421,7 @@ class Archive:
         async with self.connection() as connection:
             return bool(await closed_items(connection.fetch, [item_id]))
 
-    async def dead_letters(self) -> Letters:
+    async def dead_letters(self) -> DeadLetterCounts:
         """How many dead letters no retry has settled.
 
         Raises:
@@ -429,7 +429,7 @@ class Archive:
         """
         async with self.connection() as connection:
             row = await connection.fetchrow(self._sql.count_dead_letters)
-        return Letters(row["letters"], row["clashes"], row["former"])
+        return DeadLetterCounts(row["letters"], row["clashes"], row["former"])
 
     async def check_writable(self) -> None:
         """Return if PostgreSQL answers and takes writes.
