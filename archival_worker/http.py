@@ -23,7 +23,7 @@ from archival_worker.eviction.evictor import Evictor
 from archival_worker.metrics import Metrics
 from archival_worker.outbox.cursors import CursorCopier
 from archival_worker.outbox.missing_entries import MissingEntries
-from archival_worker.store.archive import Archive, Letters
+from archival_worker.store.archive import Archive, DeadLetterCounts
 from shared import names
 from shared.clients.nats import NatsLink, StreamUnavailable
 from shared.http.metrics import metrics_answer
@@ -79,9 +79,9 @@ class Probes:
             postgres=letters if isinstance(letters, str) else None,
             lag=info.num_pending if info else None,
             ack_pending=info.num_ack_pending if info else None,
-            dead_letters=letters.all if isinstance(letters, Letters) else None,
-            clashes=letters.clashes if isinstance(letters, Letters) else None,
-            former=letters.former if isinstance(letters, Letters) else None,
+            dead_letters=letters.all if isinstance(letters, DeadLetterCounts) else None,
+            clashes=letters.clashes if isinstance(letters, DeadLetterCounts) else None,
+            former=letters.former if isinstance(letters, DeadLetterCounts) else None,
         )
 
     async def _ask_redis(self) -> str | None:
@@ -103,7 +103,7 @@ class Probes:
         except (NatsError, StreamUnavailable, OSError, TimeoutError) as error:
             return _text(error)
 
-    async def _ask_postgres(self) -> Letters | str:
+    async def _ask_postgres(self) -> DeadLetterCounts | str:
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 await self._archive.check_writable()
@@ -119,7 +119,7 @@ def _text(error: BaseException) -> str:
 def make_app(
     probes: Probes,
     cursors: CursorCopier,
-    holes: MissingEntries,
+    missing_entries: MissingEntries,
     metrics: Metrics,
     chainer: Chainer,
     exporter: Exporter | None,
@@ -153,7 +153,7 @@ def make_app(
             "closed_in_redis": evictor.closed_in_redis,
             "alarms": report.alarms
             | cursors.alarms
-            | holes.alarms
+            | missing_entries.alarms
             | chainer.alarms
             | (exporter.alarms if exporter else {})
             | evictor.alarms,
@@ -169,7 +169,7 @@ def make_app(
             "postgres_up": report.postgres is None,
             "cursors_to_copy": cursors.pending,
             "shard_alarms": len(cursors.alarms),
-            "hole_alarms": len(holes.alarms),
+            "hole_alarms": len(missing_entries.alarms),
             "items_to_chain": chainer.waiting,
             "chain_alarms": len(chainer.alarms),
             "export_alarms": len(exporter.alarms) if exporter is not None else 0,

@@ -52,7 +52,7 @@ class Service:
     worker: Worker
     cursors: CursorCopier
     retention: Retention
-    holes: MissingEntries
+    missing_entries: MissingEntries
     chainer: Chainer
     chains: bool
     exporter: Exporter | None
@@ -99,7 +99,9 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             batch=BatchLimits(rows_max=settings.archiver_batch_rows, linger_s=settings.archiver_linger_ms / 1_000),
             source=PullOptions(names.ARCHIVER_DURABLE, ack_wait_s=settings.archiver_ack_wait_s),
         )
-        holes = MissingEntries(redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s)
+        missing_entries = MissingEntries(
+            redis, link.connected, archive.positions, look_every_s=settings.archiver_holes_look_s
+        )
         evictor = Evictor(pool, redis, metrics, EvictionOptions(keep_s=settings.closed_keep_s))
         probes = Probes(redis, link, archive)
 
@@ -120,12 +122,12 @@ async def opened(settings: Settings) -> AsyncIterator[Service]:
             ),
             cursors=cursors,
             retention=Retention(link.connected, metrics),
-            holes=holes,
+            missing_entries=missing_entries,
             chainer=chainer,
             chains=settings.archiver_chain,
             exporter=exporter,
             evictor=evictor,
-            http=make_server(make_app(probes, cursors, holes, metrics, chainer, exporter, evictor)),
+            http=make_server(make_app(probes, cursors, missing_entries, metrics, chainer, exporter, evictor)),
             listener=listener,
         )
 
@@ -190,9 +192,9 @@ async def _serve(service: Service, stop: asyncio.Event, *, stop_s: float) -> Non
         worker = group.create_task(loudly(service.worker.run), name="worker")
         cursors = group.create_task(loudly(service.cursors.run), name="cursors")
         retention = group.create_task(loudly(service.retention.run), name="retention")
-        holes = group.create_task(loudly(service.holes.run), name="holes")
+        missing = group.create_task(loudly(service.missing_entries.run), name="missing-entries")
         evictor = group.create_task(loudly(service.evictor.run), name="evictor")
-        beside = [retention, holes, evictor]
+        beside = [retention, missing, evictor]
         if service.chains:
             beside.append(group.create_task(loudly(service.chainer.run), name="chainer"))
         else:

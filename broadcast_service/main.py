@@ -14,8 +14,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from typing_extensions import override
 
@@ -38,7 +36,7 @@ from shared.clients.postgres import open_postgres
 from shared.clients.redis import open_redis
 from shared.clients.stream_settings import StreamSettings
 from shared.http.connection_limits import UNLIMITED, ConnectionLimits
-from shared.http.problems import problem, without_redirects
+from shared.http.problems import http_error, internal_error, without_redirects
 from shared.http.protocols.websockets import CLOSE_GRACE_S, websocket_protocol
 from shared.http.proxies import Proxies
 from shared.http.sockets import ListeningServer, sockets_or_exit
@@ -108,7 +106,7 @@ def create_app(settings: Settings) -> Starlette:
                 WebSocketRoute("/ws/items/{item_id:path}", watch.watch_item),
             ],
             middleware=[Middleware(http.Cors, origins=settings.origins)],
-            exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+            exception_handlers={HTTPException: http_error, Exception: internal_error},
             lifespan=lifespan,
         )
     )
@@ -204,13 +202,3 @@ def main() -> None:
     # uvicorn raises the signal again when it is done; Ctrl-C needs no traceback.
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets)
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "ERROR")
-    return problem(error.status_code, code, error.detail, headers=error.headers)
-
-
-async def _internal_error(_: Request, error: Exception) -> Response:
-    return problem(500, "INTERNAL_ERROR", "the service failed; try again")

@@ -18,8 +18,6 @@ from typing import Final, TypedDict
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from cache_node import endpoints
@@ -41,7 +39,7 @@ from shared.aws.settings import AwsSettings
 from shared.clients.nats import NatsLink
 from shared.clients.postgres import open_postgres
 from shared.clients.stream_settings import StreamSettings
-from shared.http.problems import problem, without_redirects
+from shared.http.problems import http_error, internal_error, without_redirects
 from shared.http.protocols.bounded import bounded_protocol
 from shared.http.sockets import QuietServer
 from shared.logs import set_up_logging
@@ -135,20 +133,10 @@ def create_app(settings: Settings, cache_settings: ReadCacheSettings) -> Starlet
                 Route("/stats", endpoints.stats),
                 Route("/metrics", endpoints.metrics),
             ],
-            exception_handlers={HTTPException: _http_error, Exception: _internal_error},
+            exception_handlers={HTTPException: http_error, Exception: internal_error},
             lifespan=lifespan,
         )
     )
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "ERROR")
-    return problem(error.status_code, code, error.detail, headers=error.headers)
-
-
-async def _internal_error(_: Request, error: Exception) -> Response:
-    return problem(500, "INTERNAL_ERROR", "the service failed; try again")
 
 
 def main() -> None:

@@ -24,11 +24,6 @@ def to_rfc3339(instant_us: int) -> str:
     return (EPOCH + timedelta(microseconds=instant_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def to_datetime(instant_us: int) -> datetime:
-    """The same instant as an aware datetime, exact to the microsecond."""
-    return EPOCH + timedelta(microseconds=instant_us)
-
-
 def from_datetime(instant: datetime) -> int:
     """Microseconds since the epoch, exact.
 

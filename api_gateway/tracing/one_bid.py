@@ -8,7 +8,7 @@ from api_gateway.contract.problems import status_of
 from api_gateway.engine.bids.errors import ItemMissing
 from api_gateway.engine.bids.pending_verdict import PendingVerdict
 from shared.domain.errors import BiddingError
-from shared.redis_layout.verdicts import ACCEPTED, KEY_REUSED, KEY_REUSED_LINE
+from shared.redis_layout.verdicts import ACCEPTED, KEY_REUSED, KEY_REUSED_LINE, code_of_refusal
 from shared.tracing.spans import TRACES_MAX, Facts, Span, SpanContext, Tracer, trace_of_task
 
 
@@ -81,7 +81,7 @@ def code_of(verdict: bytes) -> str:
     """``ACCEPTED``, or the code of the refusal: no amount, and nobody's name."""
     if verdict.startswith(ACCEPTED):
         return "ACCEPTED"
-    return KEY_REUSED if verdict == KEY_REUSED_LINE else verdict.split(b"|", 2)[1].decode()
+    return KEY_REUSED if verdict == KEY_REUSED_LINE else code_of_refusal(verdict)
 
 
 def _outcome(verdict: PendingVerdict) -> tuple[Facts, str]:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from archival_worker.store.copy_rows import copy_rows
 from shared import names
 from shared.messages import DecodeError
+from shared.names import OutboxEntry
 from shared.redis_layout.rulings import HOUSES
 from shared.sealed import SealedBatch, decode_sealed_batch
-
-# "$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.…", or with domain and account after "ACK".
-_TOKENS_SHORT: Final = 9
-_STREAM_SEQ_SHORT: Final = 5
-_STREAM_SEQ_LONG: Final = 7
+from shared.streams.ack_subject import stream_sequence
 
 _FAULT_TEXT_MAX: Final = 500
 
 _SHARDS: Final = frozenset(names.SHARDS)
 _EPOCH_MAX: Final = 2**31 - 1
 _N_MAX: Final = 2**53 - 1
-
-
-class Entry(NamedTuple):
-    """An outbox entry: the ``n``-th of a shard, counted from 1 without a gap within the shard's ``epoch``."""
-
-    shard: str
-    epoch: int
-    n: int
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -50,7 +39,7 @@ class Delivery(msgspec.Struct, frozen=True):
     subject: str
     data: bytes
     reply: str
-    entry: Entry | None
+    entry: OutboxEntry | None
     batch: SealedBatch | None
     fault: str | None = None
     traces: str = ""
@@ -67,9 +56,7 @@ class Delivery(msgspec.Struct, frozen=True):
     @property
     def stream_seq(self) -> int:
         """Its sequence number in the stream, 0 if the acknowledgement subject does not have it."""
-        tokens = self.reply.split(".")
-        at = _STREAM_SEQ_SHORT if len(tokens) == _TOKENS_SHORT else _STREAM_SEQ_LONG
-        return int(tokens[at]) if len(tokens) > at and tokens[at].isdigit() else 0
+        return stream_sequence(self.reply)
 
     def as_poison(self, fault: str) -> Delivery:
         """The same message as a poison. It keeps its place in the outbox: a poison must not hold up the watermark."""
@@ -88,7 +75,7 @@ def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None,
         batch = decode_sealed_batch(data)
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _poison(subject, data, reply, _entry_of(message_id), f"undecodable: {error}")
-    entry = Entry(batch.shard, batch.shard_epoch, batch.n)
+    entry = OutboxEntry(batch.shard, batch.shard_epoch, batch.n)
     fault = _fault_of(batch)
     if fault is not None:
         counted = entry if _is_entry(entry) else _entry_of(message_id)
@@ -96,18 +83,17 @@ def read_delivery(subject: str, data: bytes, reply: str, message_id: str | None,
     return Delivery(subject, data, reply, entry, batch, None, traces, copy_rows(batch.item_id, batch.events))
 
 
-def _poison(subject: str, data: bytes, reply: str, entry: Entry | None, fault: str) -> Delivery:
+def _poison(subject: str, data: bytes, reply: str, entry: OutboxEntry | None, fault: str) -> Delivery:
     return Delivery(subject, data, reply, entry, None, fault[:_FAULT_TEXT_MAX])
 
 
-def _is_entry(entry: Entry) -> bool:
+def _is_entry(entry: OutboxEntry) -> bool:
     return entry.shard in _SHARDS and 0 < entry.epoch <= _EPOCH_MAX and 0 < entry.n <= _N_MAX
 
 
-def _entry_of(message_id: str | None) -> Entry | None:
+def _entry_of(message_id: str | None) -> OutboxEntry | None:
     """The entry that a Nats-Msg-Id names, or None if the id is not one of ours."""
-    named = names.entry_of_message_id(message_id)
-    entry = None if named is None else Entry(*named)
+    entry = names.entry_of_message_id(message_id)
     return entry if entry is not None and _is_entry(entry) else None
 
 
@@ -125,7 +111,7 @@ def _fault_of(batch: SealedBatch) -> str | None:
         return f"a ruling on something else in a message of item {item_id}"
     if batch.shard != names.shard_of(item_id):
         return f"item {item_id} is not of shard {batch.shard[:8]!r}"
-    if not _is_entry(Entry(batch.shard, batch.shard_epoch, batch.n)):
+    if not _is_entry(OutboxEntry(batch.shard, batch.shard_epoch, batch.n)):
         return f"no outbox entry {batch.shard_epoch}:{batch.n}"
     events = batch.events
     if not events:

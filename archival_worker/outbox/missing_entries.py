@@ -43,7 +43,7 @@ LOOK_EVERY_S: Final = 10.0
 REPUBLISH: Final = Script.read(Path(__file__).parent / "lua" / "ask_to_republish.lua")
 
 
-def holes(
+def standing_still(
     archived: Mapping[str, EntryId], published: Mapping[str, EntryId], before: Mapping[str, EntryId]
 ) -> dict[str, EntryId]:
     """The shards whose archived position is below the published one and did not move since the look ``before``.
@@ -124,12 +124,12 @@ class MissingEntries:
             return {}
         if acknowledged is not None and acknowledged < before.last_seq:
             return {}
-        found = holes(archived, published_since(before.published, published), before.archived)
+        found = standing_still(archived, published_since(before.published, published), before.archived)
         # The published cursor from before the request does not show whether the relay has published again.
         self._before = replace(look, published={shard: n for shard, n in published.items() if shard not in found})
         for shard in found:
             await REPUBLISH.run(self._redis, [cursors_key(shard)], [])
-        unmoved = holes(archived, published, before.archived)
+        unmoved = standing_still(archived, published, before.archived)
         self._alarm(found | {shard: position for shard, position in unmoved.items() if shard in self.alarms})
         return found
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from archival_worker.consume.deliveries import Delivery, Entry
+from archival_worker.consume.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable, MessageRefused
 from archival_worker.outbox.watermark import Watermark, flattened, unflattened
 from archival_worker.store import columns
@@ -21,6 +21,7 @@ from archival_worker.store.queries import Queries, load_queries
 from archival_worker.store.retired import Spans, has_all, spans_of
 from archival_worker.store.sorted_batch import DeadLetter, SortedBatch
 from shared.archive_reads.origin import closed_items
+from shared.names import OutboxEntry
 from shared.redis_layout.outbox import EntryId
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 _DETAIL_MAX: Final = 500
 
 
-class Letters(NamedTuple):
+class DeadLetterCounts(NamedTuple):
     """How many dead letters are not settled; how many of these are clashes (a number was given out twice), and how many
     came after their shard was rebuilt without them."""
 
@@ -202,7 +203,7 @@ class Archive:
         spans = (await self._read_retired(connection, [delivery], cursors)).get(delivery.batch.item_id)
         return spans is not None and not has_all(spans, delivery)
 
-    async def is_former(self, connection: Connection, entry: Entry) -> bool:
+    async def is_former(self, connection: Connection, entry: OutboxEntry) -> bool:
         """Whether the entry is of an epoch that is over, and stays so for the rest of the transaction.
 
         Raises:
@@ -420,7 +421,7 @@ class Archive:
         async with self.connection() as connection:
             return bool(await closed_items(connection.fetch, [item_id]))
 
-    async def dead_letters(self) -> Letters:
+    async def dead_letters(self) -> DeadLetterCounts:
         """How many dead letters no retry has settled.
 
         Raises:
@@ -428,7 +429,7 @@ class Archive:
         """
         async with self.connection() as connection:
             row = await connection.fetchrow(self._sql.count_dead_letters)
-        return Letters(row["letters"], row["clashes"], row["former"])
+        return DeadLetterCounts(row["letters"], row["clashes"], row["former"])
 
     async def check_writable(self) -> None:
         """Return if PostgreSQL answers and takes writes.

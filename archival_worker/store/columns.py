@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from archival_worker.consume.deliveries import Entry
 from shared.messages import AnyEvent, BidAccepted, EventBase, ItemCreated, encode_event, type_of
+from shared.names import OutboxEntry
 from shared.sealed import Act, Ruling, SealedFact
 
 Columns = tuple[list[Any], ...]
@@ -70,7 +70,7 @@ class PlacedFact:
     """A sealed fact and where it belongs: it is the ``at``-th of an outbox entry, counted from 1."""
 
     item_id: str
-    entry: Entry
+    entry: OutboxEntry
     at: int
     fact: SealedFact
 
@@ -101,7 +101,7 @@ def sealed_columns(placed: Sequence[PlacedFact]) -> Columns:
 class PlacedRuling:
     """A ruling and where it belongs: it is the ``at``-th of an outbox entry, counted from 1."""
 
-    entry: Entry
+    entry: OutboxEntry
     at: int
     ruling: Ruling
 
@@ -138,7 +138,7 @@ def ruling_columns(placed: Sequence[PlacedRuling]) -> Columns:
 class PlacedAct:
     """An act and where it belongs: it is the ``at``-th of an outbox entry, counted from 1."""
 
-    entry: Entry
+    entry: OutboxEntry
     at: int
     act: Act
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from archival_worker.consume.deliveries import Delivery, Entry, read_delivery
+from archival_worker.consume.deliveries import Delivery, read_delivery
 from archival_worker.errors import LetterUnknown, MessageRefused
 from archival_worker.store.acts import UNNAMED, Actor, record
 from archival_worker.store.archive import Archive
@@ -22,6 +22,7 @@ from archival_worker.store.database import Connection
 from archival_worker.store.queries import Queries, load_queries
 from shared import names
 from shared.messages import MESSAGE_START, frame_batch
+from shared.names import OutboxEntry
 
 RetryOutcome = Literal["stored", "poison", "clash", "former_epoch", "retired"]
 
@@ -119,7 +120,7 @@ def read_letter(row: Any) -> Delivery:
     A `clash` letter keeps one event, which becomes a message again. If a sealed fact clashes, it keeps the message.
     """
     shard, epoch, n = row["shard"], row["shard_epoch"], row["n"]
-    entry = Entry(shard, epoch, n) if shard is not None else None
+    entry = OutboxEntry(shard, epoch, n) if shard is not None else None
     data: bytes = row["data"]
     if row["reason"] == "clash" and entry is not None and not data.startswith(MESSAGE_START):
         data = frame_batch(shard, epoch, n, names.item_of_subject(row["subject"]), b"[%b]" % data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -123,8 +122,11 @@ def inherited_settings(data_dir: Path, environment: Mapping[str, str], extra: Ma
         inherited[ALIAS_SECRET] = alias_secret(data_dir)
     if wants_own_issuer(inherited | dict(extra)):
         # Imported only here: the image of load runs, which start no stack, lacks the libraries that it imports.
-        signing = importlib.import_module("infrastructure.local.signing_key")
-        inherited |= signing.identity_environment(data_dir, inherited | dict(extra))
+        from infrastructure.local.signing_key import identity_environment
+
+        # The others are empty, whatever a `.env` says: one place of keys is allowed.
+        others = dict.fromkeys((*KEY_SETTINGS, "AUTH_HS256_SECRET_ALSO", "AUTH_HS256_SECRET_SINCE"), "")
+        inherited |= others | identity_environment(data_dir, inherited | dict(extra))
     return inherited
 
 

@@ -19,7 +19,6 @@ from typing import Any, Final
 import jwt
 
 from infrastructure.local.errors import StackError
-from infrastructure.local.services import KEY_SETTINGS
 
 ALGORITHM: Final = "ES256"
 ISSUER: Final = "bidding-local"
@@ -39,9 +38,7 @@ def identity_environment(data_dir: Path, environment: Mapping[str, str]) -> dict
     """
     issuer, audience = _names(environment)
     jwks = json.dumps({"keys": [_public_jwk(signing_key(data_dir))]})
-    # The others are empty, whatever a `.env` says: one place of keys is allowed.
-    others = (*KEY_SETTINGS, "AUTH_HS256_SECRET_ALSO", "AUTH_HS256_SECRET_SINCE")
-    return dict.fromkeys(others, "") | {
+    return {
         "AUTH_ISSUER": issuer,
         "AUTH_AUDIENCE": audience,
         "AUTH_JWKS": jwks,

@@ -151,10 +151,3 @@ async def _end(names: list[str], found: Mapping[str, psutil.Process]) -> None:
             process.resume()
             process.send_signal(signal.SIGINT if name == "postgres" else signal.SIGTERM)
     await end_by_force([*processes, *families], patience_s=_LEFTOVER_DEADLINE_S)
-
-
-def running_gateway(data_dir: Path) -> str | None:
-    """Where the gateway of the platform that is up here answers; None where none is up."""
-    record = RunRecord.read(run_path(data_dir))
-    is_up = record is not None and record.phase == "ready" and record.supervisor.find() is not None
-    return record.urls["gateway_url"] if is_up and record is not None and "api_gateway" in record.processes else None

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -62,3 +64,15 @@ def without_redirects(app: Starlette) -> Starlette:
     request says."""
     app.router.redirect_slashes = False
     return app
+
+
+async def http_error(_: Request, error: Exception) -> Response:
+    """The answer to what Starlette itself refuses: a path that is not there, a method that it does not have."""
+    assert isinstance(error, HTTPException)
+    code = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}.get(error.status_code, "ERROR")
+    return problem(error.status_code, code, error.detail, headers=error.headers)
+
+
+async def internal_error(_: Request, error: Exception) -> Response:
+    """The answer of a service that only reads, where it has a defect."""
+    return problem(500, INTERNAL_ERROR, "the service failed; try again")

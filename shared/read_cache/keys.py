@@ -10,8 +10,6 @@ from shared.read_cache.errors import KeyInvalid
 KEY_LENGTH_MAX: Final = 512
 """Characters, all of them ASCII, so bytes too."""
 
-GROUP_LENGTH_MAX: Final = 32
-
 _KEY: Final = re.compile(r"[A-Za-z0-9_.~@:/?&=,;+%*()!$'-]{1,512}", re.ASCII)
 _GROUP: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 

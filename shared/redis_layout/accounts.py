@@ -38,6 +38,8 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+from shared.redis_layout.outbox import EntryId
+
 COUNTING: Final = "counting"
 """The state of an account that gives no leases: what its bidder leads with is being counted."""
 OPEN: Final = "open"
@@ -74,3 +76,20 @@ class Lease(NamedTuple):
 def name_of(user_id: str, currency: str) -> str:
     """The name of an account in fields of hashes."""
     return f"{user_id}|{currency}"
+
+
+def account_of(name: str) -> tuple[str, str]:
+    """The bidder and the currency of an account with this name."""
+    user_id, _, currency = name.partition("|")
+    return user_id, currency
+
+
+def entry_of_generation(generation: str) -> EntryId:
+    """The entry of the bidder's home that gave an account this generation."""
+    epoch, n = generation.split("|")
+    return EntryId(int(epoch), int(n))
+
+
+def number_of_record(record: bytes) -> int:
+    """How often a shard's lease has changed, as far as the account's field of the shard tells."""
+    return int(record.split(b"|")[2])

@@ -163,3 +163,8 @@ def decode_fence(answer: Sequence[bytes | None]) -> str | None:
     """
     epoch, run, evictions = answer
     return None if epoch is None else f"{int(epoch)}|{(run or b'').decode()}|{int(evictions or 0)}"
+
+
+def epoch_of_fence(fence: str) -> int:
+    """The epoch in a fence that :func:`decode_fence` gave."""
+    return int(fence.partition("|")[0])

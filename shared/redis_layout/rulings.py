@@ -65,6 +65,12 @@ def field_of(user_id: str, seller_id: str | None = None) -> str:
     return user_id if seller_id is None else f"{user_id}|{seller_id}"
 
 
+def bidder_of(field: str) -> tuple[str, str | None]:
+    """The inverse of :func:`field_of`: the bidder, and the seller where it is about all of a seller's items."""
+    user_id, bar, seller_id = field.partition("|")
+    return user_id, seller_id if bar else None
+
+
 def home_of(user_id: str) -> str:
     """The shard where rulings on a bidder are made."""
     return names.shard_of(user_id)

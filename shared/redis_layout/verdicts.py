@@ -117,6 +117,11 @@ def parse_verdict(line: bytes) -> VerdictLine:
     )
 
 
+def code_of_refusal(line: bytes) -> str:
+    """The code of a bid that the rules refused."""
+    return line.split(b"|", 2)[1].decode()
+
+
 def credit_lacking(line: bytes) -> tuple[int, str] | None:
     """How much of the bidder's spending limit the shard lacks for this refused bid, in minor units, and the currency.
     None where another limit refused it."""

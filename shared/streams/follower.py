@@ -26,6 +26,7 @@ from shared import names
 from shared.clients.nats import Client, ensure_stream, open_nats
 from shared.pacing.backoff import Backoff
 from shared.server_urls import without_password
+from shared.streams.ack_subject import consumer_sequence, stream_sequence
 from shared.streams.reader import has_message
 from shared.tracing.spans import TRACES_HEADER
 
@@ -281,30 +282,6 @@ class _Consumer:
 
 def _silent_s(consumer: _Consumer) -> float:
     return asyncio.get_running_loop().time() - consumer.heard_s
-
-
-def consumer_sequence(reply: str) -> int | None:
-    """The number that a consumer gave a message, out of the message's reply subject.
-
-    ``$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>``, or with the domain and a
-    hash of the account before the stream and a token at the end (NATS ADR-15).
-    """
-    tokens = _ack_tokens(reply)
-    return int(tokens[-3]) if tokens else None
-
-
-def stream_sequence(reply: str) -> int:
-    """The number of the message in its stream, likewise; 0 where it is none of a stream."""
-    tokens = _ack_tokens(reply)
-    return int(tokens[-4]) if tokens else 0
-
-
-def _ack_tokens(reply: str) -> list[str]:
-    """The tokens of the subject from ``$JS`` to ``<pending>``; none of another kind of reply."""
-    tokens = reply.split(".")
-    if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in (9, 11, 12):
-        return []
-    return tokens[:11] if len(tokens) == 12 else tokens
 
 
 def _teller(tell: Callable[[bytes], object]) -> Callable[[Msg], Awaitable[None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,7 @@ def test_the_bootstrap_imports_only_the_standard_library() -> None:
 PRODUCT = (
     "api_gateway",
     "archival_worker",
+    "bench",
     "broadcast_service",
     "cache_node",
     "infrastructure",
@@ -68,16 +70,53 @@ PRODUCT = (
 )
 
 
+def imported_by_name(path: Path) -> Iterator[str]:
+    """The modules that a file imports by calls of ``import_module`` with their names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            (name,) = node.args
+            if isinstance(name, ast.Constant):
+                yield str(name.value)
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Not for types either, nor inside a function: who reads one of a circle must read all of it."""
+    """Not for types either, nor inside a function, nor by name: who reads one of a circle must read all of it."""
     paths = [path for package in PRODUCT for path in sorted((ROOT / package).rglob("*.py"))]
     modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
     graph = {
-        name: {each for each in imported_modules(path) if each in modules and each != name}
+        name: {each for each in (*imported_modules(path), *imported_by_name(path)) if each in modules and each != name}
         for name, path in modules.items()
     }
     # Raises CycleError, which names the circle.
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(modules)
+
+
+SERVICES = ("api_gateway", "archival_worker", "broadcast_service", "shared")
+
+
+def test_the_plan_of_the_house_shows_every_folder_of_code() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    plan = page.partition("## The plan of the house")[2].split("```")[1]
+    folders = [ROOT / "api_gateway" / "engine", *(ROOT / name for name in SERVICES)]
+    paths = [path.parent for folder in folders for path in sorted(folder.glob("*/__init__.py"))]
+    shown = set(re.findall(r"(?<=[ /])(\w+)/", plan))
+    assert [str(path.relative_to(ROOT)) for path in paths if path.name not in shown] == []
+
+
+def test_the_plan_of_the_house_shows_nothing_that_is_not_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    section = page.partition("## The plan of the house")[2].partition("\n## ")[0]
+    named = set(re.findall(r"(?<![\w./])((?:\w+/)+(?:\w+\.\w+)?|\w+\.(?:py|lua))(?![\w/])", section.split("```")[1]))
+    named |= set(re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?)`", section))
+    tree = {str(path.relative_to(ROOT)) for path in files_and_folders()}
+    assert len(named) > 60
+    assert sorted(name for name in named if not any(f"/{each}".endswith(f"/{name.rstrip('/')}") for each in tree)) == []
+
+
+def files_and_folders() -> Iterator[Path]:
+    for top in (*PRODUCT, "tests"):
+        yield ROOT / top
+        yield from (path for path in (ROOT / top).rglob("*") if path.is_dir() or path.suffix in (".py", ".lua"))
 
 
 COMPOSITION_ROOTS = (
@@ -85,6 +124,7 @@ COMPOSITION_ROOTS = (
     "api_gateway/main.py",
     "api_gateway/opening/callers.py",
     "api_gateway/opening/deciding.py",
+    "api_gateway/opening/figures.py",
     "api_gateway/opening/gateway.py",
     "api_gateway/opening/items.py",
     "api_gateway/opening/servers.py",

@@ -14,9 +14,10 @@ from api_gateway.engine.item_scripts import LUA, NO_ITEM, OK, ScriptLimits, item
 from shared import names
 from shared.clients.cluster.search import every_key
 from shared.domain.errors import ShardLost, TooManyRulings, Unavailable
-from shared.redis_layout.accounts import Lease, name_of
+from shared.redis_layout.accounts import Lease, entry_of_generation, name_of, number_of_record
 from shared.redis_layout.cursors import ask_fields
 from shared.redis_layout.keys import account_key, credit_key, cursors_key, outbox_key, spreading_key, turn_key
+from shared.redis_layout.outbox import EntryId
 from shared.redis_layout.rulings import RULED_MAX, home_of, house_of
 from shared.redis_layout.scripts import Call, Script
 
@@ -133,8 +134,8 @@ class AccountScripts:
         (generation, limit, state, counting), (epoch, archived, admission) = await pipeline.execute()
         if generation is None:
             return None
-        its_epoch, its_entry = map(int, generation.split(b"|"))
-        is_archived = epoch is not None and (its_epoch, its_entry) <= (int(epoch), int(archived or 0))
+        its_entry = entry_of_generation(generation.decode())
+        is_archived = epoch is not None and its_entry <= EntryId(int(epoch), int(archived or 0))
         number = f"{(counting or b'0').decode()}|{(admission or b'').decode()}"
         return Account(generation.decode(), int(limit) if limit else None, state == b"open", is_archived, number)
 
@@ -172,7 +173,7 @@ class AccountScripts:
             if answer[0] == _NOT_COUNTED
         }
         later = [answer[1].decode() for answer in answers if answer[0] == _LATER]
-        return Begun(marks, max(later, key=_number_of, default=None))
+        return Begun(marks, max(later, key=entry_of_generation, default=None))
 
     async def renew(self, user_id: str, currency: str, generation: str, later: str) -> None:
         """Give the account a generation above one that a shard knows, if it still has this one (empty for no account):
@@ -244,7 +245,7 @@ class AccountScripts:
         """Number a shard's lease above what the account knows of it, lower it to what is used, and tell the account:
         the shard has forgotten later numbers, and the account would take all that it says for old."""
         record = await self._redis.hget(account_key(user_id, currency), shard)
-        known = 0 if record is None else int(record.split(b"|")[2])
+        known = 0 if record is None else number_of_record(record)
         reports = await self.collect(user_id, currency, generation, [shard], above=known)
         if reports:
             await self.take_back(user_id, currency, generation, reports)
@@ -295,11 +296,6 @@ def _in_shard(of_bidder: Sequence[bytes | None], of_shard: Sequence[bytes | None
     known = None if lease is None else Lease.decode(lease)
     number = None if epoch is None else int(epoch)
     return InShard(number, int(used or 0), known, mark is None, (admission or b"").decode())
-
-
-def _number_of(generation: str) -> tuple[int, int]:
-    epoch, entry = generation.split("|")
-    return int(epoch), int(entry)
 
 
 def _of_account(user_id: str, currency: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Whose turn it is at a bidder's account: that of a void, before bids.
 
-A bid that is refused for want of credit has had all shards give back what they do not use, and with it what a void has
-just got into its shard. With several gateways that could go on for as long as the bidder bids. So a void whose credit
-was taken once takes its turn, which all gateways see, and bids of that bidder seek no credit until it is over.
+Before a bid is refused for lack of credit, all shards give back the credit that they do not use. That includes the
+credit that a void has just moved to its shard. With several gateways this could go on for as long as the bidder bids.
+So a void whose credit was taken once takes a turn, which all gateways see. Until the turn is over, no bid of that
+bidder seeks credit.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from shared.domain.errors import Unavailable
 from shared.redis_layout.keys import turn_key
 
 TURN_S: Final = 10.0
-"""How long a turn lasts at most: that of a gateway that dies ends so."""
+"""The longest turn. If a gateway dies, its turn ends after this time."""
 WAIT_S: Final = 12.0
-"""How long a void waits for the turn of another one: longer than that can last."""
+"""How long a void waits while another one has its turn. No turn lasts as long."""
 _LOOK_AGAIN_S: Final = 0.05
 _SURE: Final = 0.5
-"""Of a turn: who gives it back later than that lets it end by itself. It may be the turn of the next one when Redis
-gets that."""
+"""A turn is given back only in this part of its time; later it ends by itself. Otherwise the command could reach Redis
+when the next void has its turn."""
 
 
 class VoidTurns:

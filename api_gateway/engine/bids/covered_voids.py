@@ -13,8 +13,8 @@ from shared.crash_points import crash_point
 from shared.domain.errors import LeadLacksCredit, Unavailable
 
 _TRIES: Final = 16
-"""From the second one on it has its turn. Then in its way is who had looked before that: of each gateway one bid of the
-bidder, once."""
+"""From the second try on, the void has its turn. Then only bids that had begun to seek credit before can take it: one
+bid of the bidder in each gateway, once."""
 
 
 class Strikes(Protocol):

@@ -1,13 +1,13 @@
 """How many bids may wait: as many as are decided within a time, which is learnt from the flushes.
 
-A bound in bids would have to be another one for each machine and each spread of bids: 20,000 of them are half a second
-on one item, and four on a thousand. No network here; the clock is given.
+A fixed number of bids would suit one machine and one spread of bids: Redis decides 20,000 bids on one item in half a
+second, and needs two seconds for them on a thousand items. No network here; the clock is given.
 
-There are two bounds, since a long queue is either a burst or a standing queue. A burst is worked off by itself, and its
-bids may wait for long. A queue that stays long gains nobody anything: as many bids are decided with a short one, and
-each of them sooner. So once a queue has been long for a while, its bound is the lower one, until it has been short. Not
-where it is the gateway's own core that has no time: a refusal takes as much of that as one more bid in a large flush,
-so there nobody would gain anything by it.
+There are two bounds, since a long queue is either a burst or a standing queue. A burst passes, and its bids may wait
+for long. In a queue that stays long every bid waits for long. So once a queue has been long for a while, the lower
+bound applies until it has been short: bidders learn their verdicts sooner, at the price of some bids (decision 0084).
+The lower bound does not apply if the gateway's own core is the limit: a refusal costs that core nearly as much as one
+more bid in a large flush.
 (CoDel, RFC 8289, does this for packets; the interval is its term.)
 """
 
@@ -21,14 +21,14 @@ from operator import itemgetter
 from typing import Final
 
 ALWAYS_MAX: Final = 512
-"""So many may wait however long the last flushes took, so that one batch of 500 bids is never refused in part."""
+"""This many bids may wait however long the last flushes took, so that no batch of 500 bids is refused in part."""
 STANDING_MAX: Final = 256
 """The same for a standing queue: a batch that comes then may be refused in part."""
 INTERVAL_S: Final = 1.0
-"""For how long a queue must be long before it is called a standing one, and how often it is looked whether the
-gateway's core is why."""
+"""A queue that has been long for this time is a standing one. As often the gateway checks whether its own core is the
+reason."""
 BUSY: Final = 0.95
-"""The part of this time for which the gateway's thread runs, or waits for a core, where it is."""
+"""The gateway's core is the reason if its thread runs, or waits for a core, for this part of the time."""
 _FULL: Final = 256
 """Bids of a flush that shows what can be decided, however quick it is."""
 _KEPT: Final = 4
@@ -37,7 +37,7 @@ next flush."""
 _SHORT: Final = 0.5
 """A queue is short if it takes at most this part of the time for which a bid may wait in a standing one."""
 _ALWAYS_SHORT: Final = 64
-"""And if it has so few bids."""
+"""A queue of at most this many bids is short in any case."""
 _LONG: Final = 0.25
 """What part of the time a flush may take before it shows what can be decided, though it is not over."""
 _PAUSE_S: Final = 0.025
@@ -49,10 +49,10 @@ class QueueBound:
 
     A bid waits for those that are in flight, and for those before it. So together they may be as many as are decided in
     ``wait_s``, or in ``standing_s`` if it is a standing queue, at the rate of the last flushes. What a quick flush of
-    few bids shows is not what Redis can do but what it was asked for, so such a flush can only raise the rate. A flush
-    that takes long tells of itself while it is in flight: it has so many bids, and they are not decided yet. A gateway
-    that stood still itself, as a suspended process does, reads the bids that came meanwhile before it hears that its
-    flush was over long ago. So while no bid comes a flush grows no older.
+    few bids shows is not what Redis can do but what it was asked for, so such a flush can only raise the rate. A slow
+    flush counts while it is still in flight: its bids are not decided yet. A gateway that stood still itself, as a
+    suspended process does, reads the bids that came meanwhile before it hears that its flush was over long ago. So a
+    flush grows no older while no bid comes.
 
     Attributes:
         rate: bids decided in a second, as far as the flushes tell; infinite where they do not yet.
@@ -103,7 +103,7 @@ class QueueBound:
         return max(_FULL, self.rate * self._standing_s)
 
     def admits(self, waiting: int) -> bool:
-        """Whether one more may wait, beside so many."""
+        """Whether one more bid may wait beside ``waiting`` others."""
         if not waiting and not self._in_flight and self._long_since_s < math.inf:
             # The first one after a silence, in which no flush could show that the queue was empty.
             self._look_whether_it_stands(0, self._clock())
@@ -119,14 +119,14 @@ class QueueBound:
         return False
 
     def _is_soon_over(self, waiting: int) -> bool:
-        """Whether the flush that is in flight, and so many, are decided in the time."""
+        """Whether the flush in flight and ``waiting`` more bids are decided in time."""
         if not self._in_flight:
             return True
         took_s = self._age_s
         return took_s < self._long_s or waiting + self._in_flight < self._in_flight / took_s * self._most_s
 
     def taken(self, bids: int, left: int) -> None:
-        """A flush of so many was taken, and so many go on waiting."""
+        """A flush of ``bids`` was taken; ``left`` others go on waiting."""
         self._in_flight = bids
         self._is_full_flush = bids >= _FULL or left > 0
         self._since_s = self._looked_s = self._clock()
@@ -136,7 +136,7 @@ class QueueBound:
         self._bind()
 
     def _look_whether_it_stands(self, bids: int, now_s: float) -> None:
-        """Take the bound that a queue of so many gets, those in flight among them."""
+        """Take the bound for a queue of ``bids``, those in flight among them."""
         is_short = bids <= max(_ALWAYS_SHORT, self.rate * self._standing_s * _SHORT)
         # A queue that is short because bids were refused would be long again at once.
         if is_short and now_s - self._refused_at_s > self._standing_s:

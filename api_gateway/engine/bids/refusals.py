@@ -1,9 +1,9 @@
 """When clients are told that their bids are shed: as soon as the gateway has time for it.
 
 A client that is told may come again at once. Without a bound, all that a gateway can do in the time of a flush would go
-into refusals, and the more clients there are, the fewer bids would be decided. So while the gateway's core is busy, for
-two bids that are decided three that are shed are told. While it has time to spare, many more are: a client that waits
-for its refusal does nothing else, and its next bid is late.
+into refusals, and the more clients there are, the fewer bids would be decided. So while the gateway's core is busy, it
+tells three refusals for two bids that it decides. While the core has time to spare, it tells many more: a client that
+waits for its refusal does nothing else, and its next bid is late.
 
 A core is busy if this thread runs, or waits for it because others run: in a container with a quarter of a core, say.
 """
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 AT_ONCE_BUSY: Final = 256
 """Refusals that are told in the time of a flush, however few bids it has, while the core is busy."""
 PER_DECIDED: Final = 1.5
-"""How many are told after a flush for each bid that it decided. A refusal costs about half of what a bid does, so if
-all clients come again at once, some six tenths of the time are left for bids. With one refusal for each, clients at
+"""Refusals that are told after a flush, for each bid that it decided. A refusal costs about half of what a bid does, so
+if all clients come again at once, some six tenths of the time are left for bids. With one refusal for each, clients at
 twice the capacity would wait for their refusals longer and longer."""
 AT_ONCE_IDLE: Final = 2_048
 """The same while the core has time to spare. They take some 20 ms of it."""
@@ -89,7 +89,7 @@ class Refusals:
         self._tell_again_later()
 
     def flushed(self, bids: int) -> None:
-        """A flush of so many bids is over: tell those who wait."""
+        """A flush of ``bids`` is over: tell those who wait."""
         if self._told:
             self._tell(int(bids * PER_DECIDED))
 
@@ -103,8 +103,9 @@ class Refusals:
             self._hurry = asyncio.get_running_loop().call_later(AGAIN_S, self._tell, 0)
 
     def _tell(self, most: int) -> None:
-        """Tell so many, or as many as are told at once, the first ones first; none of those who come again meanwhile.
-        Who has gone is not counted: else clients that hang up and come again would make the others wait."""
+        """Tell ``most`` of those who wait, or as many as are told at once if that is more, in the order in which they
+        came. Who comes again meanwhile waits. Who has gone does not count: otherwise clients that hang up and come
+        again would make the others wait."""
         if self._hurry is not None:
             self._hurry.cancel()
             self._hurry = None

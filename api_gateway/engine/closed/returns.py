@@ -28,7 +28,7 @@ from shared.archive_reads.retired import is_retiring, retired_item
 from shared.archive_reads.verdicts import Answered
 from shared.crash_points import crash_point
 from shared.domain.errors import Unavailable
-from shared.redis_layout.cursors import ask_fence, ask_fields, decode_fence
+from shared.redis_layout.cursors import ask_fence, ask_fields, decode_fence, epoch_of_fence
 from shared.redis_layout.keys import (
     accepted_key,
     bidders_key,
@@ -131,7 +131,7 @@ class Returns:
                     return None
                 await _refuse_retired(connection.fetch, item_id)
                 version = await _version(connection.fetch, item_id)
-                read = await read_items(connection, [item_id], _epoch_of(fence))
+                read = await read_items(connection, [item_id], epoch_of_fence(fence))
                 item = read.items[0]
                 await self._write_parts(item, parts)
                 verdicts = read_verdicts(connection, [item_id], read.terms)
@@ -144,7 +144,10 @@ class Returns:
                 again = await self._fence_once_archived(item_id)
                 if again is None:
                     return _WAS_THERE
-                if _epoch_of(again) != _epoch_of(fence) or await _version(self._asking.fetch, item_id) != version:
+                if (
+                    epoch_of_fence(again) != epoch_of_fence(fence)
+                    or await _version(self._asking.fetch, item_id) != version
+                ):
                     break
                 await _refuse_retired(self._asking.fetch, item_id)
                 # Other items have left. This one is as it was read: an archived void would have given it another seq.
@@ -250,10 +253,6 @@ async def _version(fetch: Fetch, item_id: str) -> tuple[int, int]:
     """Epoch and seq of the newest archived event of the item, which is archived."""
     (row,) = await fetch("SELECT epoch, seq FROM items WHERE item_id = $1", item_id)
     return row["epoch"], row["seq"]
-
-
-def _epoch_of(fence: str) -> int:
-    return int(fence.partition("|")[0])
 
 
 def _flat(fields: Mapping[str, Any]) -> Iterator[Any]:

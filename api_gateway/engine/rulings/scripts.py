@@ -24,6 +24,7 @@ from api_gateway.engine.item_scripts import (
 from api_gateway.engine.rulings.shares import SellersShares
 from shared import names
 from shared.domain.errors import ItemNotFound, StateConflict, TooManyRulings
+from shared.redis_layout.accounts import account_of
 from shared.redis_layout.cursors import FIELDS, decode_cursors
 from shared.redis_layout.keys import cursors_key, item_key, item_rulings_key, outbox_key, rulings_key, spreading_key
 from shared.redis_layout.rulings import (
@@ -35,6 +36,7 @@ from shared.redis_layout.rulings import (
     RULED_PER_ITEM_MAX,
     HouseRuling,
     ItemRuling,
+    bidder_of,
     field_of,
     home_of,
     house_of,
@@ -43,7 +45,7 @@ from shared.redis_layout.scripts import Call, Script
 
 OnItem = Literal["approve", "unapprove", "block", "unblock", "limit", "unlimit"]
 OnAll = Literal["approve", "unapprove", "block", "unblock"]
-Outcome = Literal["again", "done", "taken_back", "forgotten"]
+Settlement = Literal["again", "done", "taken_back", "forgotten"]
 
 _LUA: Final = Path(__file__).parent / "lua"
 _TOO_MANY: Final = 9
@@ -70,8 +72,7 @@ class Pending(NamedTuple):
         """The bidder and the currency, where it is no ruling but an account that all shards have to know."""
         if not self.field.startswith(_ACCOUNT):
             return None
-        user_id, _, currency = self.field.removeprefix(_ACCOUNT).partition("|")
-        return user_id, currency
+        return account_of(self.field.removeprefix(_ACCOUNT))
 
 
 class Made(NamedTuple):
@@ -233,9 +234,9 @@ class RulingScripts:
             pending.append(Pending(field, text, is_archived, member.startswith(_LATER)))
         return pending
 
-    async def settle(self, shard: str, field: str, value: str, outcome: Outcome) -> None:
+    async def settle(self, shard: str, field: str, value: str, settlement: Settlement) -> None:
         """Note how far a ruling is spread. Raises RedisError, OSError, TimeoutError."""
-        await self._settle.run(self._redis, [rulings_key(shard), spreading_key(shard)], [field, value, outcome])
+        await self._settle.run(self._redis, [rulings_key(shard), spreading_key(shard)], [field, value, settlement])
 
     async def read(self, user_id: str, *, item_id: str | None = None, seller_id: str | None = None) -> Ruled:
         """The rulings on a bidder, at one moment of the shard of the item, or else of the bidder's home.
@@ -289,9 +290,9 @@ class RulingScripts:
         for _ in range(_SCANS_PER_PAGE):
             cursor, found = await self._redis.hscan(key, cursor, count=count)
             for field, value in found.items():
-                user_id, _, seller = field.decode().partition("|")
+                user_id, of_seller = bidder_of(field.decode())
                 ruling = HouseRuling.decode(value)
-                is_one = user_id != EVERYBODY and seller == (seller_id or "")
+                is_one = user_id != EVERYBODY and of_seller == seller_id
                 if is_one and (ruling.approved or ruling.blocked):
                     page[user_id] = ruling
             if not cursor or len(page) >= count:

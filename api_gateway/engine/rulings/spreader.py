@@ -20,7 +20,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from api_gateway.engine.rulings.scripts import Made, Outcome, Pending, RulingScripts
+from api_gateway.engine.rulings.scripts import Made, Pending, RulingScripts, Settlement
 from shared.crash_points import crash_point
 from shared.domain.errors import Unavailable
 from shared.pacing.backoff import Backoff
@@ -106,13 +106,13 @@ class Spreader:
         values = {one.field: one.value for one in pending if one.value is not None}
         copied = await self._scripts.copy(shard, values) if values else set()
         for one in pending:
-            outcome: Outcome = "again"
+            settlement: Settlement = "again"
             if one.value is None:
-                outcome = "done"  # its making failed half-way: there is nothing to spread
+                settlement = "done"  # its making failed half-way: there is nothing to spread
             elif one.field in copied and one.is_archived:
                 ruling = HouseRuling.decode(one.value.encode())
-                outcome = "done" if ruling.approved or ruling.blocked else "taken_back"
-            await self._scripts.settle(shard, one.field, one.value or "", outcome)
+                settlement = "done" if ruling.approved or ruling.blocked else "taken_back"
+            await self._scripts.settle(shard, one.field, one.value or "", settlement)
 
     async def _forget(self, shard: str, pending: Collection[Pending]) -> None:
         """Forget a ruling that was taken back long ago and was not made again."""

@@ -53,6 +53,12 @@ class Profile:
         is_as_new: bool = await self._parked.evaluate(_IS_AS_NEW)
         return is_as_new
 
+    @property
+    def has_other_pages(self) -> bool:
+        """Whether another page than the parked one is open: one that a page of the last person has opened as it went is
+        told only after they are gone."""
+        return self.context.pages != [self._parked]
+
 
 class Profiles:
     """Those of one browser, for people at the platform at ``base_url``."""
@@ -63,7 +69,12 @@ class Profiles:
         self._free: list[Profile] = []
 
     async def take(self) -> Profile:
-        return self._free.pop() if self._free else await Profile.make(self._browser, self.base_url)
+        while self._free:
+            profile = self._free.pop()
+            if not profile.has_other_pages:
+                return profile
+            await profile.context.close()
+        return await Profile.make(self._browser, self.base_url)
 
     async def give_back(self, profile: Profile) -> None:
         """Clean it for the next one who takes it, or close it for good if something in it stays."""

@@ -103,3 +103,13 @@ async def test_no_clock_of_a_test_is_given_to_the_next(profiles: Profiles) -> No
     assert await bob.page.evaluate("Date.now() > 1e12")
     assert ada.page.context not in bob.page.context.browser.contexts  # type: ignore[union-attr]
     await second.close()
+
+
+async def test_a_page_that_opens_as_its_person_goes_is_not_given_to_the_next(profiles: Profiles) -> None:
+    first, second = Street(profiles), Street(profiles)
+    ada = await ada_of(first)
+    await ada.page.evaluate("void open('/health')")
+    await first.close()
+    bob = await ada_of(second)
+    assert [page.url for page in bob.page.context.pages if page is not bob.page] == [f"{profiles.base_url}{PLACE}"]
+    await second.close()

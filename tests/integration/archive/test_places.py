@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from archival_worker.consume.deliveries import Delivery, Entry
+from archival_worker.consume.deliveries import Delivery
 from archival_worker.errors import ArchiveUnavailable
 from archival_worker.store.archive import Archive
 from archival_worker.store.dead_letters import DeadLetters
@@ -20,6 +20,7 @@ from infrastructure.local.stack import Stack
 from shared import names
 from shared.clients.postgres import open_postgres
 from shared.messages import Event, ItemCreated
+from shared.names import OutboxEntry
 from tests.integration.archive.archive_world import migrated_database
 from tests.unit.archival_worker.events import bid, closed, created, delivery, voided
 
@@ -99,7 +100,9 @@ async def test_without_the_row_of_its_shard_nothing_is_stored(pool: asyncpg.Pool
 
 
 async def test_a_poison_whatever_it_is_made_of_holds_up_nobody(pool: asyncpg.Pool, archive: Archive) -> None:
-    odd = Delivery("auction.events.s04.\0lot", b"\0\xff", "", Entry(SHARD, 1, 1), None, "odd: \ud800 \0 " + "x" * 900)
+    odd = Delivery(
+        "auction.events.s04.\0lot", b"\0\xff", "", OutboxEntry(SHARD, 1, 1), None, "odd: \ud800 \0 " + "x" * 900
+    )
     stored = await archive.store([odd, delivery(2, bid(LOT, 1))])
     assert (stored.bids, stored.positions[SHARD]) == (1, (1, 2))
     ((detail, subject, data),) = await rows(pool, "SELECT detail, subject, data FROM dead_letters")
@@ -112,7 +115,7 @@ async def test_a_dead_letter_that_is_refused_is_no_reason_to_go_on_without_it(
 ) -> None:
     """Something is wrong with the table. The message would be acknowledged, and be nowhere."""
     await pool.execute("ALTER TABLE dead_letters ADD CONSTRAINT odd CHECK (false) NOT VALID")
-    poison = Delivery("auction.events.s04.lot", b"?", "", Entry(SHARD, 1, 1), None, "undecodable")
+    poison = Delivery("auction.events.s04.lot", b"?", "", OutboxEntry(SHARD, 1, 1), None, "undecodable")
     with pytest.raises(ArchiveUnavailable, match="a dead letter is refused"):
         await archive.store([poison, delivery(2, bid(LOT, 1))])
     assert await rows(pool, "SELECT archived_n FROM shard_cursors WHERE archived_n > 1") == []

@@ -200,7 +200,7 @@ async def test_an_archiver_may_leave_the_chain_to_a_later_one(world: World, serv
     running = asyncio.create_task(run(settings))
 
     async def is_up() -> bool:
-        return "holes" in {task.get_name() for task in asyncio.all_tasks()}
+        return "missing-entries" in {task.get_name() for task in asyncio.all_tasks()}
 
     async def is_chained() -> bool:
         return bool(await world.value("SELECT count(*) FROM event_hashes") == 5)

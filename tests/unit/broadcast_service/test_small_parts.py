@@ -17,7 +17,8 @@ from broadcast_service.core.origins import is_allowed
 from broadcast_service.endpoints.operations import SinceInvalid, parse_since
 from broadcast_service.metrics import LATENCY_BOUNDS_S, Metrics
 from broadcast_service.settings import Settings
-from shared.streams.follower import Follower, consumer_sequence
+from shared.streams.ack_subject import consumer_sequence
+from shared.streams.follower import Follower
 from tests.waiting import eventually
 
 

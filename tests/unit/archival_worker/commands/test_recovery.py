@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from archival_worker.commands.recovery import summary, table
-from archival_worker.outbox.missing_entries import holes, published_since
+from archival_worker.outbox.missing_entries import published_since, standing_still
 from archival_worker.recovery.options import RecoveryReport
 from archival_worker.store.dead_letters import Letter, read_letter
 from shared import names
@@ -77,10 +77,10 @@ def test_a_letter_is_read_as_the_message_that_it_was() -> None:
 
 def test_entries_that_are_missing_are_found_in_a_new_epoch_as_well() -> None:
     archived = {"s01": EntryId(1, 500)}
-    assert holes(archived, {"s01": EntryId(2, 3)}, archived) == archived
-    assert holes(archived, {"s01": EntryId(2, 0)}, archived) == {}
-    assert holes(archived, {"s01": EntryId(1, 500)}, archived) == {}
-    assert holes({"s01": EntryId(2, 3)}, {"s01": EntryId(1, 500)}, {"s01": EntryId(2, 3)}) == {}
+    assert standing_still(archived, {"s01": EntryId(2, 3)}, archived) == archived
+    assert standing_still(archived, {"s01": EntryId(2, 0)}, archived) == {}
+    assert standing_still(archived, {"s01": EntryId(1, 500)}, archived) == {}
+    assert standing_still({"s01": EntryId(2, 3)}, {"s01": EntryId(1, 500)}, {"s01": EntryId(2, 3)}) == {}
 
 
 def test_what_counts_as_published_is_what_still_is() -> None:

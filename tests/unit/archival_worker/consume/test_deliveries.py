@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from archival_worker.consume.deliveries import Delivery, Entry, read_delivery
+from archival_worker.consume.deliveries import Delivery, read_delivery
 from shared import names
+from shared.names import OutboxEntry
 from tests.unit.archival_worker.events import bid, created, delivery, message, message_id
 
 SHARD = names.shard_of("lot")
@@ -26,7 +27,7 @@ def read(data: bytes, header: str | None = None, reply: str = "") -> Delivery:
 def test_a_sound_message_has_its_events_and_its_entry() -> None:
     read_back = read(message(5, created("lot"), bid("lot", 1)))
     assert read_back.fault is None
-    assert read_back.entry == Entry(SHARD, 1, 5)
+    assert read_back.entry == OutboxEntry(SHARD, 1, 5)
     assert read_back.batch is not None
     assert [event.seq for event in read_back.batch.events] == [0, 1]
     assert read_back.rows == 2
@@ -78,7 +79,7 @@ def test_a_poison_says_why_and_counts_by_its_message_id(data: bytes, reason: str
     assert poison.batch is None
     assert poison.fault is not None
     assert reason in poison.fault
-    assert poison.entry == Entry(SHARD, 1, 5)
+    assert poison.entry == OutboxEntry(SHARD, 1, 5)
     assert poison.data == data
     assert poison.rows == 1
 
@@ -105,7 +106,7 @@ def test_a_long_reason_is_cut() -> None:
     poison = delivery(1, bid("lot", 1)).as_poison("x" * 10_000)
     assert poison.fault is not None
     assert len(poison.fault) == 500
-    assert poison.entry == Entry(SHARD, 1, 1)
+    assert poison.entry == OutboxEntry(SHARD, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from archival_worker.outbox.missing_entries import holes, published_since
+from archival_worker.outbox.missing_entries import published_since, standing_still
 from shared.redis_layout.outbox import EntryId
 
 
@@ -26,7 +26,7 @@ from shared.redis_layout.outbox import EntryId
 def test_a_hole_is_what_is_published_and_does_not_come(
     archived: tuple[int, int], published: tuple[int, int] | None, before: tuple[int, int] | None, is_hole: bool
 ) -> None:
-    found = holes(
+    found = standing_still(
         {"s01": EntryId(*archived)},
         {} if published is None else {"s01": EntryId(*published)},
         {} if before is None else {"s01": EntryId(*before)},

@@ -13,7 +13,8 @@ from nats.js.errors import NotFoundError
 
 from shared import names
 from shared.streams import follower as module
-from shared.streams.follower import Follower, _Consumer, consumer_sequence, stream_sequence
+from shared.streams.ack_subject import consumer_sequence, stream_sequence
+from shared.streams.follower import Follower, _Consumer
 
 
 class Answers:
