@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,11 +123,10 @@ def inherited_settings(data_dir: Path, environment: Mapping[str, str], extra: Ma
         inherited[ALIAS_SECRET] = alias_secret(data_dir)
     if wants_own_issuer(inherited | dict(extra)):
         # Imported only here: the image of load runs, which start no stack, lacks the libraries that it imports.
-        from infrastructure.local.signing_key import identity_environment
-
+        signing = importlib.import_module("infrastructure.local.signing_key")
         # The others are empty, whatever a `.env` says: one place of keys is allowed.
         others = dict.fromkeys((*KEY_SETTINGS, "AUTH_HS256_SECRET_ALSO", "AUTH_HS256_SECRET_SINCE"), "")
-        inherited |= others | identity_environment(data_dir, inherited | dict(extra))
+        inherited |= others | signing.identity_environment(data_dir, inherited | dict(extra))
     return inherited
 
 

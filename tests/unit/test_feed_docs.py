@@ -11,6 +11,7 @@ import pytest
 from broadcast_service.core import close_codes
 from broadcast_service.core.quota import SINCE_COST, noise_rate, operations_rate
 from broadcast_service.settings import Settings
+from shared.http.problems import INTERNAL_ERROR
 from tests.documents.asyncapi import AsyncApi
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +74,9 @@ def test_the_codes_of_refused_upgrades_are_those_of_the_service() -> None:
     documented = {
         code for _, codes, _ in rows("When the upgrade is refused") for code in re.findall(r"[A-Z_]{4,}", codes)
     }
-    in_code = {"ITEM_NOT_FOUND"}.union(*map(codes_in_code, ("problem", "_refuse", "_Refused", "Refusal")))
+    in_code = {"ITEM_NOT_FOUND", INTERNAL_ERROR}.union(
+        *map(codes_in_code, ("problem", "_refuse", "_Refused", "Refusal"))
+    )
     # That of /metrics, which is no upgrade.
     assert documented == in_code - {"FORBIDDEN"}
 
