@@ -16,7 +16,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -178,8 +178,11 @@ class Stack:
 
     # ------------------------------------------------------------------ start and stop
 
-    async def start(self) -> None:
+    async def start(self, *, on_ready: Callable[[], None] = lambda: None) -> None:
         """Start the servers together, migrate, start the services together; return when all are ready.
+
+        ``on_ready`` is called before the record of the run says `ready`: `up --detach` waits for that record, and shows
+        what was said until then.
 
         Raises AlreadyRunning, PortInUse, BinaryMissing or ProcessFailed (all StackError), after stopping
         whatever had been started; StackError as well where the data directory cannot be written.
@@ -201,6 +204,7 @@ class Stack:
                 await self._private.let_in()
             specs = [spec for name in self.services for spec in self._service_specs(name)]
             await self._start_together([*specs, *self._cache_specs()])
+            on_ready()
             self._set_phase("ready")
         except BaseException as error:
             await asyncio.shield(self.stop())

@@ -160,6 +160,30 @@ async def test_a_given_server_is_used_and_not_started(start_stack: StackFactory,
     assert len(alive(family(first))) > 3
 
 
+async def test_what_runs_is_said_before_the_record_calls_it_ready(start_stack: StackFactory, tmp_path: Path) -> None:
+    """`up --detach` shows what was said until then, and no more."""
+    first = await start_stack(services=())
+    urls = first.urls
+    stack = Stack(
+        tmp_path,
+        ports=first.ports,
+        services=(),
+        redis_url=urls.redis_url,
+        nats_url=urls.nats_url,
+        postgres_url=urls.postgres_url,
+    )
+
+    def phase() -> str | None:
+        record = RunRecord.read(run_path(tmp_path))
+        return None if record is None else record.phase
+
+    phases: list[str | None] = []
+    await stack.start(on_ready=lambda: phases.append(phase()))
+    phases.append(phase())
+    await stack.stop()
+    assert phases == ["starting", "ready"]
+
+
 async def test_a_given_server_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     stack = Stack(tmp_path, ports=Ports.free(), services=(), nats_url=f"nats://127.0.0.1:{port}")

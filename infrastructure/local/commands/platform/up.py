@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -122,6 +123,22 @@ def up(
         raise Failure(str(error)) from error
 
 
+def _welcome(stack: Stack, reporter: TerminalReporter) -> None:
+    """Say what runs where."""
+    seconds = time.monotonic() - reporter.started
+    has_issuer = wants_own_issuer(os.environ)
+    if stack.services:
+        say(welcome(stack.urls, stack.data_dir, seconds, with_token=has_issuer))
+    else:
+        say(servers_welcome(stack.urls, stack.data_dir, seconds))
+    if has_issuer:
+        say(f"  Tokens      {bidding_command('token USER --role bidder', stack.data_dir)}")
+        say(f"  Sign in     {bidding_command('token USER --link', stack.data_dir)}\n")
+    if front_end := stack.processes.get(FRONT_END):
+        say(f"  Read cache  {front_end.spec.address}/api?key=items/…")
+        say(f"              {bidding_command('cache ring', stack.data_dir)}\n")
+
+
 async def _run(stack: Stack, reporter: TerminalReporter) -> None:
     stop_asked = asyncio.Event()
 
@@ -135,7 +152,7 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal)
 
-    starting = asyncio.create_task(stack.start())
+    starting = asyncio.create_task(stack.start(on_ready=partial(_welcome, stack, reporter)))
     asked = asyncio.create_task(stop_asked.wait())
     await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
@@ -146,18 +163,6 @@ async def _run(stack: Stack, reporter: TerminalReporter) -> None:
         return
     try:
         await starting
-        seconds = time.monotonic() - reporter.started
-        has_issuer = wants_own_issuer(os.environ)
-        if stack.services:
-            say(welcome(stack.urls, stack.data_dir, seconds, with_token=has_issuer))
-        else:
-            say(servers_welcome(stack.urls, stack.data_dir, seconds))
-        if has_issuer:
-            say(f"  Tokens      {bidding_command('token USER --role bidder', stack.data_dir)}")
-            say(f"  Sign in     {bidding_command('token USER --link', stack.data_dir)}\n")
-        if front_end := stack.processes.get(FRONT_END):
-            say(f"  Read cache  {front_end.spec.address}/api?key=items/…")
-            say(f"              {bidding_command('cache ring', stack.data_dir)}\n")
         async with Supervisor(stack):
             if sys.stdout.isatty():
                 say("Ctrl-C stops everything.\n")
