@@ -14,11 +14,14 @@ import httpx2 as httpx
 import pytest
 
 from infrastructure.local.services import ARCHIVAL_WORKER
+from shared.names import shard_of
+from shared.redis_layout.keys import cursors_key
 from tests.faults.partitions.links import Line, Links
 from tests.faults.rig.disks import needs_own_disk, own_disk_or_skip
 from tests.faults.rig.harness import FaultRun, fault_run
 from tests.faults.rig.history import violations
 from tests.stack import StackFactory
+from tests.waiting import eventually
 
 _TO_POSTGRES = Line(ARCHIVAL_WORKER, "postgres")
 _QUIET = "quiet"
@@ -134,6 +137,17 @@ async def test_row_40_nats_loses_power_and_redis_everything(
             await run.stack.stop_process("nats")
 
 
+async def _archived(run: FaultRun) -> int:
+    """How many entries of the run's shards PostgreSQL has said that it stored."""
+    async with run.redis() as redis:
+        shards = {*map(shard_of, run.items)}
+        return sum([int(await redis.hget(cursors_key(shard), "archived") or 0) for shard in shards])
+
+
+async def _has_archived_more(run: FaultRun, entries: int) -> bool:
+    return await _archived(run) > entries
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 @needs_own_disk
@@ -154,8 +168,12 @@ async def test_row_40_postgresql_loses_power(start_stack: StackFactory, fsync: s
             async with run.bidders.bidding():
                 await run.bidders.more(20)
                 os.sync()
+                on_disk = await _archived(run)
                 for _ in range(1 if loses else 3):
                     await run.bidders.more(run.some(40, 80))
+                    if loses:
+                        # Only what the archiver knows to be stored can be lost.
+                        await eventually(lambda: _has_archived_more(run, on_disk))
                     links.part(_TO_POSTGRES, "no answers")
                     disk.cut_power()
                     run.fault("PostgreSQL loses power")
