@@ -54,18 +54,9 @@ from shared.http.protocols.bounded import BoundedHttpProtocol
 from shared.http.protocols.direct import DirectHttpProtocol
 from shared.http.protocols.websockets import DirectWebSocket
 from shared.http.sockets import ListeningServer
+from tests.unit.test_layout import PRODUCT
 
 ROOT = Path(__file__).parents[2]
-OURS = (
-    "api_gateway",
-    "archival_worker",
-    "bench",
-    "broadcast_service",
-    "cache_node",
-    "infrastructure",
-    "load_tests",
-    "shared",
-)
 OF_PYTHON = {"_abc_impl", "_is_protocol"}
 """What Python gives each class of its own, if abstract classes and protocols are among those that it extends."""
 RECORD = (ROOT / "docs/decisions/0013-dependencies.md").read_text()
@@ -185,7 +176,7 @@ TABLE = (
 
 
 def in_library(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] not in OURS
+    return cls.__module__.partition(".")[0] not in PRODUCT
 
 
 def names_of(cls: type) -> set[str]:
@@ -273,7 +264,7 @@ def classes_of_ours() -> Iterator[tuple[str, str, set[str]]]:
 
 def files_of_ours() -> Iterator[Path]:
     """Not those that protoc has made."""
-    for folder in OURS:
+    for folder in PRODUCT:
         yield from (path for path in (ROOT / folder).rglob("*.py") if not path.name.endswith("_pb2.py"))
 
 
